@@ -1,0 +1,71 @@
+package confparse
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/kernel"
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+// Defaults of the General section.
+const (
+	DefaultConfigFile   = "/etc/conntrackd/conntrackd.conf"
+	DefaultLockFile     = "/var/lock/conntrackd.lock"
+	DefaultLogFile      = "/var/log/conntrackd.log"
+	DefaultStatsLogFile = "/var/log/conntrackd-stats.log"
+)
+
+// Config is a whole conntrackd.conf with every default filled in.
+type Config struct {
+	// Sync and Stats say which sections the file has. A file with neither is
+	// legal: the daemon runs and does nothing.
+	Sync, Stats bool
+	// Node, Kernel and Links are handed to their owners as they are.
+	Node   node.Config
+	Kernel kernel.Config
+	Links  []link.Config
+	// ErrorQueueLength is the number of undelivered buffers kept for all TCP
+	// links.
+	ErrorQueueLength int
+
+	// LockFile is the path of the lock that holds off a second daemon.
+	LockFile string
+	// Socket is the path of the control socket. Empty: no client can connect.
+	Socket string
+	// LogFile is the path of the log. Empty: none.
+	LogFile string
+	// Syslog is the syslog facility, "daemon" or "local0" to "local7". Empty:
+	// none.
+	Syslog string
+	// StatsLogFile and StatsSyslog belong to the Stats section.
+	StatsLogFile, StatsSyslog string
+	// EventIterationLimit bounds what one source may take of a turn.
+	EventIterationLimit int
+	// Scheduler is the policy the process asks for.
+	Scheduler Scheduler
+	// Systemd sends readiness, watchdog and stop messages to the service
+	// manager when it asked for them.
+	Systemd bool
+	// HelperSections is the number of Helper blocks. They are accepted and
+	// not run.
+	HelperSections int
+}
+
+// Scheduler is the General { Scheduler } block.
+type Scheduler struct {
+	// Policy is "RR" or "FIFO".
+	Policy string
+	// Priority is 0 to 99.
+	Priority int
+}
+
+// Warning is something odd in the file that does not stop the daemon.
+type Warning struct {
+	File         string
+	Line, Column int
+	Text         string
+}
+
+// DefaultOverrunResync is the delay of the repair after a netlink overrun.
+const DefaultOverrunResync = 30 * time.Second

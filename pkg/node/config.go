@@ -1,0 +1,78 @@
+package node
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
+
+// Mode is the synchronisation protocol.
+type Mode uint8
+
+// The modes of conntrackd.conf.
+const (
+	FTFW Mode = iota + 1
+	ALARM
+	NOTRACK
+)
+
+// String returns the keyword of the configuration.
+func (m Mode) String() string {
+	switch m {
+	case FTFW:
+		return "FTFW"
+	case ALARM:
+		return "ALARM"
+	case NOTRACK:
+		return "NOTRACK"
+	}
+	return "unknown"
+}
+
+// Defaults of conntrackd.conf. A configured 0 means the same.
+const (
+	DefaultHashSize        = 65536
+	DefaultHashLimit       = 262144
+	DefaultPurgeTimeout    = 60 * time.Second
+	DefaultRefreshTime     = 60 * time.Second
+	DefaultCacheTimeout    = 180 * time.Second
+	DefaultResendQueueSize = 131072
+	DefaultACKWindowSize   = 300
+)
+
+// Config is what conntrackd.conf says about synchronisation.
+type Config struct {
+	Mode Mode
+	// HashSize is the expected number of entries of each cache. Tables grow
+	// as needed; it is read for compatibility and sizes nothing.
+	HashSize int
+	// HashLimit is the largest number of entries of each cache, dead ones
+	// waiting for their acknowledgement included.
+	HashLimit int
+	// CommitTimeout is the timeout given to committed entries, in whole
+	// seconds; when set, messages carry no timeout. Zero: unset.
+	CommitTimeout time.Duration
+	// PurgeTimeout is the delay of the flush ordered by -t.
+	PurgeTimeout time.Duration
+	// RefreshTime and CacheTimeout are ALARM's.
+	RefreshTime, CacheTimeout time.Duration
+	// ResendQueueSize is the largest number of unacknowledged messages kept.
+	ResendQueueSize int
+	// ACKWindowSize is the number of messages after which an acknowledgement
+	// is sent at the latest.
+	ACKWindowSize int
+	// DisableInternalCache is NOTRACK's; DisableExternalCache injects what
+	// is received into the kernel at once.
+	DisableInternalCache, DisableExternalCache bool
+	// StartupResync asks the peer for everything right after the start.
+	StartupResync bool
+	// TCPWindowTracking sends and commits TCP window scales; off, committed
+	// entries are marked be-liberal.
+	TCPWindowTracking bool
+	// ExpectationSync replicates expectations; with ExpectHelpers only those
+	// of helpers whose name starts with a listed word, whatever its case.
+	ExpectationSync bool
+	ExpectHelpers   []string
+	// Filter decides which kernel entries are replicated.
+	Filter flow.Filter
+}
