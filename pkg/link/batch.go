@@ -1,0 +1,152 @@
+package link
+
+import (
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mmsghdr is the kernel's struct mmsghdr.
+type mmsghdr struct {
+	unix.Msghdr
+	n uint32
+}
+
+// controlLen holds one IP_PKTINFO or IPV6_PKTINFO message with room to spare.
+const controlLen = 64
+
+// Batch holds the datagrams of one Recv. It is reused: what Datagram returns
+// is valid until the next Recv into the same Batch.
+type Batch struct {
+	msgs  []mmsghdr
+	iovs  []unix.Iovec
+	bufs  [][]byte
+	names []unix.RawSockaddrInet6 // large enough for IPv4 too
+	ctl   [][controlLen]byte
+	got   []received
+	n     int
+}
+
+// received is one accepted datagram: its place in the arrays and its source.
+type received struct {
+	data []byte
+	from netip.Addr
+}
+
+// NewBatch returns a batch of n datagrams of at most size bytes each. The
+// memory is touched only as far as datagrams fill it.
+func NewBatch(n, size int) *Batch {
+	b := &Batch{
+		msgs:  make([]mmsghdr, n),
+		iovs:  make([]unix.Iovec, n),
+		bufs:  make([][]byte, n),
+		names: make([]unix.RawSockaddrInet6, n),
+		ctl:   make([][controlLen]byte, n),
+		got:   make([]received, n),
+	}
+	all := make([]byte, n*size)
+	for i := range n {
+		b.bufs[i] = all[i*size : (i+1)*size : (i+1)*size]
+		b.iovs[i].Base = unsafe.SliceData(b.bufs[i])
+		b.iovs[i].SetLen(size)
+		h := &b.msgs[i].Msghdr
+		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Iov = &b.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &b.ctl[i][0]
+	}
+	return b
+}
+
+// Len returns the number of datagrams the last Recv returned.
+func (b *Batch) Len() int { return b.n }
+
+// Datagram returns datagram i of the last Recv.
+func (b *Batch) Datagram(i int) []byte { return b.got[:b.n][i].data }
+
+// From returns the source of datagram i, without a zone.
+func (b *Batch) From(i int) netip.Addr { return b.got[:b.n][i].from }
+
+// reset makes the batch ready to receive.
+func (b *Batch) reset() {
+	b.n = 0
+	for i := range b.msgs {
+		h := &b.msgs[i].Msghdr
+		h.Namelen = uint32(unsafe.Sizeof(b.names[i]))
+		h.SetControllen(controlLen)
+		h.Flags = 0
+	}
+}
+
+// accept adds datagram i of the kernel's to those that Recv returns.
+func (b *Batch) accept(i int, from netip.Addr) int {
+	size := int(b.msgs[i].n)
+	b.got[b.n] = received{data: b.bufs[i][:size], from: from}
+	b.n++
+	return size
+}
+
+// source returns the source address of datagram i.
+func (b *Batch) source(i int) netip.Addr {
+	name := &b.names[i]
+	if name.Family == unix.AF_INET {
+		return netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr)
+	}
+	return netip.AddrFrom16(name.Addr)
+}
+
+// arrival returns the index of the interface that datagram i came through, 0
+// if the kernel did not say.
+func (b *Batch) arrival(i int) int {
+	const head = unix.SizeofCmsghdr
+	if b.msgs[i].Controllen < head {
+		return 0
+	}
+	c := (*unix.Cmsghdr)(unsafe.Pointer(&b.ctl[i]))
+	body := unsafe.Pointer(&b.ctl[i][head])
+	switch {
+	case c.Level == unix.IPPROTO_IP && c.Type == unix.IP_PKTINFO:
+		return int((*unix.Inet4Pktinfo)(body).Ifindex)
+	case c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_PKTINFO:
+		return int((*unix.Inet6Pktinfo)(body).Ifindex)
+	}
+	return 0
+}
+
+// outgoing is the array of headers that Send hands to the kernel.
+type outgoing struct {
+	msgs []mmsghdr
+	iovs []unix.Iovec
+}
+
+func newOutgoing(n int) outgoing {
+	o := outgoing{msgs: make([]mmsghdr, n), iovs: make([]unix.Iovec, n)}
+	for i := range n {
+		o.msgs[i].Iov = &o.iovs[i]
+		o.msgs[i].SetIovlen(1)
+	}
+	return o
+}
+
+// load puts as many of the datagrams as fit, and returns how many.
+func (o *outgoing) load(batch [][]byte) int {
+	n := min(len(batch), len(o.msgs))
+	for i, p := range batch[:n] {
+		o.iovs[i].Base = unsafe.SliceData(p)
+		o.iovs[i].SetLen(len(p))
+	}
+	return n
+}
+
+func sendmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+	n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
+		uintptr(len(msgs)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), e
+}
+
+func recvmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+	n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
+		uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), e
+}

@@ -1,0 +1,118 @@
+package link
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type device struct {
+	index, mtu int
+}
+
+func lookupDevice(name string) (device, error) {
+	if name == "" {
+		return device{}, fmt.Errorf("find interface: no Interface configured")
+	}
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return device{}, fmt.Errorf("find interface: %w", err)
+	}
+	return device{index: i.Index, mtu: i.MTU}, nil
+}
+
+func interfaceStatus(s *socket, name string) Status {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return Down
+	}
+	s.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, ifr) })
+	switch flags := ifr.Uint16(); {
+	case err != nil || flags&unix.IFF_UP == 0:
+		return Down
+	case flags&unix.IFF_RUNNING == 0:
+		return NoCarrier
+	}
+	return Running
+}
+
+// guard decides whom to listen to: the configured peer, and everybody within
+// a prefix of the interface, since a C peer does not bind the socket it sends
+// from and may use another address of the link. Both must come through that
+// interface.
+type guard struct {
+	name     string
+	index    int
+	peer     netip.Addr
+	prefixes []netip.Prefix
+	now      func() time.Time
+	read     time.Time // when index and prefixes were read
+}
+
+// refreshAfter is how old the knowledge about the interface must be before a
+// stranger makes us read it again.
+const refreshAfter = time.Second
+
+func newGuard(name string, index int, peer netip.Addr) guard {
+	return guard{name: name, index: index, peer: peer, now: time.Now}
+}
+
+func (g *guard) pass(from netip.Addr, via int) bool {
+	if g.knows(from, via) {
+		return true
+	}
+	now := g.now()
+	if !g.read.IsZero() && now.Sub(g.read) < refreshAfter {
+		return false
+	}
+	g.read = now
+	g.refresh()
+	return g.knows(from, via)
+}
+
+func (g *guard) knows(from netip.Addr, via int) bool {
+	if via != g.index {
+		return false
+	}
+	if from == g.peer {
+		return true
+	}
+	for _, p := range g.prefixes {
+		if p.Contains(from) {
+			return true
+		}
+	}
+	return false
+}
+
+// refresh reads the interface by its name, as it may be another device now.
+func (g *guard) refresh() {
+	g.prefixes = g.prefixes[:0]
+	i, err := net.InterfaceByName(g.name)
+	if err != nil {
+		return
+	}
+	g.index = i.Index
+	addrs, err := i.Addrs()
+	if err != nil {
+		return
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			g.prefixes = append(g.prefixes, prefix(n))
+		}
+	}
+}
+
+func prefix(n *net.IPNet) netip.Prefix {
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, size := n.Mask.Size()
+	a = a.Unmap()
+	if size == 128 && a.Is4() {
+		bits -= 96
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}

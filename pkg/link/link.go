@@ -1,0 +1,107 @@
+// Package link moves datagrams between the nodes: it opens the sync links of
+// conntrackd.conf and sends and receives in batches, best effort. It knows
+// nothing of what is inside a datagram (docs/protocol.md 7).
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Link is one open link. Send is for one goroutine at a time, Recv for one
+// other; the rest may be called from anywhere, Close too.
+type Link interface {
+	// Name returns the interface of the link.
+	Name() string
+	// Transport returns the kind of the link.
+	Transport() Transport
+	// MTU returns the size of the largest datagram that is not fragmented:
+	// the MTU of the interface when the link was opened, less the headers.
+	MTU() int
+	// Send sends the datagrams in order and returns how many are done with:
+	// sent, or failed and counted as an error. It never blocks: sent is less
+	// than len(batch), with a nil error, when the socket is full; see
+	// WaitWritable. The only error is net.ErrClosed.
+	Send(batch [][]byte) (sent int, err error)
+	// WaitWritable waits until the socket takes more, or the deadline. The
+	// error is os.ErrDeadlineExceeded or net.ErrClosed.
+	WaitWritable(deadline time.Time) error
+	// Recv waits for datagrams, fills b with those accepted and returns their
+	// number, at least one. Refused datagrams and socket errors are counted
+	// and not returned. The only error is net.ErrClosed.
+	Recv(b *Batch) (n int, err error)
+	// Buffers returns the sizes of the socket buffers that the kernel
+	// granted, in bytes.
+	Buffers() (send, receive int)
+	// Status returns the state of the interface now.
+	Status() Status
+	// Stats returns the counters.
+	Stats() Stats
+	// Close ends the link and a Recv or WaitWritable that is under way.
+	Close() error
+}
+
+// Stats counts the traffic of a link. Bytes are those of the datagrams
+// without UDP and IP headers.
+type Stats struct {
+	SentBytes, SentPackets uint64
+	RecvBytes, RecvPackets uint64
+	// SendErrors are datagrams lost in sending, RecvErrors failed receives.
+	SendErrors, RecvErrors uint64
+	// RecvDropped are datagrams the kernel threw away because the receive
+	// buffer was full; they are in no other counter.
+	RecvDropped uint64
+	// Truncated datagrams did not fit into a Batch and were dropped.
+	Truncated uint64
+	// Refused datagrams came from an address or through an interface that is
+	// not of the link. LastRefused is the source of the last one, and
+	// LastRefusedVia the index of the interface it came through.
+	Refused        uint64
+	LastRefused    netip.Addr
+	LastRefusedVia int
+}
+
+// Status is the state of an interface.
+type Status uint8
+
+// The states, as the link statistics name them.
+const (
+	Down Status = iota
+	NoCarrier
+	Running
+)
+
+// String returns the word of the link statistics.
+func (s Status) String() string {
+	switch s {
+	case Running:
+		return "RUNNING"
+	case NoCarrier:
+		return "NO-CARRIER"
+	}
+	return "DOWN"
+}
+
+// ErrNotSupported is why Open refuses a transport without an opener.
+var ErrNotSupported = errors.New("is not supported yet")
+
+// openers holds what can be opened: to add a transport, add its file and a row.
+var openers = map[Transport]func(Config) (Link, error){
+	UDP: openUDP,
+}
+
+// Open opens a link. Errors name the link; those of the system can be taken
+// apart with errors.Is.
+func Open(cfg Config) (Link, error) {
+	open := openers[cfg.Transport]
+	if open == nil {
+		return nil, fmt.Errorf("open link on %q: transport %s %w", cfg.Interface, cfg.Transport, ErrNotSupported)
+	}
+	l, err := open(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open %s link on %q: %w", cfg.Transport, cfg.Interface, err)
+	}
+	return l, nil
+}
