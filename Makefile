@@ -1,0 +1,56 @@
+# conntrackgo: `make demo` shows it at work, `make test` runs every test.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BIN      := bin/conntrackgo
+FUZZTIME ?= 10s
+PREFIX   ?= /usr/local
+
+.PHONY: all build demo test unit integration fuzz lint deps install clean
+
+all: build
+
+build: $(BIN)
+
+.PHONY: $(BIN)
+$(BIN):
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '-X main.build=$(VERSION)' -o $@ ./cmd/conntrackgo
+
+## demo: two firewalls, a client and a server in namespaces; fails over and shows what happens
+demo: deps build
+	$(GO) run ./internal/demo -bin $(abspath $(BIN))
+
+## test: installs what the tests need and runs all of them
+test: deps build
+	$(GO) vet ./...
+	$(GO) test -count=1 -timeout 30m $$($(GO) list ./... | grep -v internal/nettest/)
+	$(MAKE) fuzz
+	$(MAKE) integration
+
+## unit: what needs neither root nor packages
+unit:
+	$(GO) test -count=1 ./pkg/... ./cmd/... ./internal/sim/...
+
+## integration: real kernel, real conntrackd, real keepalived, in network namespaces
+integration: build
+	CONNTRACKGO_BIN=$(abspath $(BIN)) $(GO) test -count=1 -p 1 -timeout 30m ./internal/nettest/...
+
+## fuzz: FUZZTIME of each fuzz target
+fuzz:
+	@scripts/fuzz $(FUZZTIME)
+
+## lint: what CI does not need and a maintainer wants
+lint:
+	golangci-lint run ./...
+
+## deps: Debian packages for the tests and the demo
+deps:
+	@scripts/deps
+
+install: build
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/conntrackgo
+	install -D -m 0755 contrib/primary-backup.sh $(DESTDIR)/etc/conntrackd/primary-backup.sh
+
+clean:
+	rm -rf bin
