@@ -1,0 +1,42 @@
+package ctl
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+)
+
+// ConnectError tells that no daemon could be reached. Its text is conntrackd's.
+type ConnectError struct {
+	Path string
+	Err  error
+}
+
+func (e *ConnectError) Error() string {
+	return "can't connect: is conntrackd running? appropriate permissions?"
+}
+
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// Call sends a request to the daemon at path and copies the reply to w until
+// the daemon closes. It waits without limit: a commit takes as long as it
+// takes. No daemon is a *ConnectError.
+func Call(path string, code int32, w io.Writer) error {
+	if err := checkPath(path); err != nil {
+		return &ConnectError{path, err}
+	}
+	conn, err := net.Dial("unix", address(path))
+	if err != nil {
+		return &ConnectError{path, err}
+	}
+	defer conn.Close()
+	request := binary.NativeEndian.AppendUint32(nil, uint32(code))
+	if _, err := conn.Write(request); err != nil {
+		return fmt.Errorf("send request %d: %w", code, cause(err))
+	}
+	if _, err := io.Copy(w, conn); err != nil {
+		return fmt.Errorf("read reply to request %d: %w", code, cause(err))
+	}
+	return nil
+}
