@@ -1,0 +1,301 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
+
+// A batch is written in rounds. Each flow of the batch is at a step, which is
+// one request; a round sends the requests of all unfinished flows with as few
+// system calls as possible and moves each flow to its next step by what the
+// kernel answered:
+//
+//	commit   create ── ok ─────────────────────────────── Created, Replaced
+//	           │ exists
+//	         look ── same tuples ──► change ── ok ─────── Updated
+//	           │ other tuples          │ refused
+//	           └──────────► remove ◄───┘
+//	                          └─► create
+//
+// Requests ask for no acknowledgement, so only refusals are answered, each
+// with the sequence number of its request; the last request of a send does,
+// and its answer shows that no other is missing.
+type step uint8
+
+const (
+	stepDone        step = iota
+	stepCreate           // create it, unless one of its tuples exists
+	stepLook             // see what has the original tuple
+	stepLookReply        // see what else has the reply tuple
+	stepChange           // update it in place
+	stepRemove           // delete what has the original tuple
+	stepRemoveReply      // delete what has the reply tuple
+)
+
+// stepRequest is what each step sends.
+var stepRequest = [...]request{
+	stepCreate:      reqCreate,
+	stepLook:        reqGet,
+	stepLookReply:   reqGetReply,
+	stepChange:      reqUpdate,
+	stepRemove:      reqDelete,
+	stepRemoveReply: reqDeleteReply,
+}
+
+// kind is which of the Writer's methods is at work.
+type kind uint8
+
+const (
+	kindCommit kind = iota
+	kindUpdate
+	kindDelete
+)
+
+const (
+	// maxSteps ends a flow that something else keeps changing under us.
+	maxSteps = 12
+	// maxLosses is how often a send is repeated whose answers were lost.
+	maxLosses = 8
+)
+
+// slot is where one flow of the batch stands.
+type slot struct {
+	step     step
+	tries    uint8 // steps taken
+	sent     bool  // in the present send
+	answered bool  // in the present send
+	clashed  bool  // the kernel said EEXIST
+	looked   bool  // have is known
+	removed  bool  // something was deleted to make room
+	drop     flow.Has
+	have     existing
+	errno    syscall.Errno
+}
+
+// existing is what matters about the entry that is in the kernel already.
+type existing struct {
+	has    flow.Has
+	status uint32
+	id     uint32
+}
+
+func (w *Writer) apply(flows []flow.Flow, results []Result, k kind) error {
+	if len(results) < len(flows) {
+		panic("kernel: fewer results than flows")
+	}
+	clear(results[:len(flows)])
+	w.kind = k
+	for len(flows) > 0 {
+		n := min(len(flows), batchSize)
+		if err := w.batch(flows[:n], results[:n]); err != nil {
+			return err
+		}
+		flows, results = flows[n:], results[n:]
+	}
+	return nil
+}
+
+// batch takes up to batchSize flows through all their rounds.
+func (w *Writer) batch(flows []flow.Flow, results []Result) error {
+	first := w.firstStep()
+	for i := range flows {
+		w.slots[i] = slot{step: first}
+	}
+	losses := 0
+	for w.unfinished(len(flows)) {
+		lost, err := w.round(flows, results)
+		if err != nil {
+			return err
+		}
+		if lost {
+			if losses++; losses > maxLosses {
+				return fmt.Errorf("write flows: %w", unix.ENOBUFS)
+			}
+		}
+	}
+	w.learn(results)
+	return nil
+}
+
+// firstStep guesses, for a commit, that this batch is like the last one:
+// right or wrong is a matter of speed only.
+func (w *Writer) firstStep() step {
+	switch {
+	case w.kind == kindDelete:
+		return stepRemove
+	case w.kind == kindUpdate:
+		return stepChange
+	case w.existing:
+		return stepLook
+	}
+	return stepCreate
+}
+
+func (w *Writer) learn(results []Result) {
+	if w.kind != kindCommit {
+		return
+	}
+	n := 0
+	for i := range results {
+		if results[i].Outcome == Updated || results[i].Outcome == Replaced {
+			n++
+		}
+	}
+	w.existing = 2*n > len(results)
+}
+
+func (w *Writer) unfinished(n int) bool {
+	for i := range w.slots[:n] {
+		if w.slots[i].step != stepDone {
+			return true
+		}
+	}
+	return false
+}
+
+// round takes every unfinished flow one step on. lost says that answers were
+// lost; the flows concerned are still where they were, and the step is
+// repeated: a create that had succeeded then finds its own entry.
+func (w *Writer) round(flows []flow.Flow, results []Result) (lost bool, err error) {
+	for i := 0; i < len(flows); {
+		next, last := w.build(flows, i)
+		if last < 0 {
+			return lost, nil
+		}
+		base := w.seq
+		w.seq += uint32(len(flows))
+		if err := w.send(); err != nil {
+			return lost, err
+		}
+		complete, err := w.collect(flows, results, base, last)
+		if err != nil {
+			return lost, err
+		}
+		if complete {
+			w.finish(results, i, next)
+		} else {
+			lost = true
+			w.Stats.Losses++
+		}
+		i = next
+	}
+	return lost, nil
+}
+
+// build makes the requests of the unfinished flows from i on, until the send
+// is full or the flows end. next is where to go on; last is the flow whose
+// request ends the send, -1 if there is none.
+func (w *Writer) build(flows []flow.Flow, i int) (next, last int) {
+	w.enc.buf = w.enc.buf[:0]
+	start := 0
+	last = -1
+	for ; i < len(flows) && len(w.enc.buf) < sendLimit-maxRequest; i++ {
+		s := &w.slots[i]
+		s.sent, s.answered = s.step != stepDone, false
+		if !s.sent {
+			continue
+		}
+		start, last = len(w.enc.buf), i
+		w.shape(s, &flows[i])
+		w.enc.flow(stepRequest[s.step], w.seq+uint32(i), &w.flow)
+		w.Stats.Requests++
+	}
+	if last >= 0 {
+		w.enc.demandAck(start)
+	}
+	return i, last
+}
+
+func (w *Writer) send() error {
+	w.Stats.Sends++
+	err := w.sock.raw.Control(w.sendFn)
+	runtime.KeepAlive(w.sock.conn)
+	if err = w.sock.wrap(errors.Join(err, w.sendErr)); err != nil {
+		return fmt.Errorf("send netlink requests: %w", err)
+	}
+	return nil
+}
+
+// write is what send does with the descriptor. The kernel works on the
+// requests during the call: when it returns, all answers are in the socket.
+func (w *Writer) write(fd uintptr) {
+	for {
+		_, w.sendErr = unix.Write(int(fd), w.enc.buf)
+		if w.sendErr != unix.EINTR {
+			return
+		}
+	}
+}
+
+// collect takes the answers off the socket. complete says that the answer to
+// the last request was among them and that the socket lost none.
+func (w *Writer) collect(flows []flow.Flow, results []Result, base uint32, last int) (complete bool, err error) {
+	overrun := false
+	for {
+		switch err := w.recv.receive(false); {
+		case errors.Is(err, unix.EAGAIN):
+			return complete && !overrun, nil
+		case errors.Is(err, unix.ENOBUFS):
+			overrun = true
+			continue
+		case err != nil:
+			return false, fmt.Errorf("receive netlink answers: %w", err)
+		}
+		for w.recv.more() {
+			datagram, _ := w.recv.datagram()
+			for {
+				m, rest, ok := nextMessage(datagram)
+				if !ok {
+					break
+				}
+				datagram = rest
+				if i := m.seq - base; i < uint32(len(flows)) && w.slots[i].sent {
+					complete = w.answer(flows, results, int(i), &m) && int(i) == last || complete
+				}
+			}
+		}
+	}
+}
+
+// answer takes one message about the request of flow i. final says that no
+// other message about that request follows.
+func (w *Writer) answer(flows []flow.Flow, results []Result, i int, m *message) (final bool) {
+	s := &w.slots[i]
+	switch {
+	case m.typ == msgCtNew && !s.answered:
+		if s.step != stepLook && s.step != stepLookReply {
+			return false
+		}
+		s.answered = true
+		if err := DecodeFlow(m.body, &w.found); err != nil {
+			w.fail(s, &results[i], unix.EBADMSG)
+			return false
+		}
+		w.saw(s, &results[i], &flows[i])
+		return false
+	case m.typ == nlmsgError && len(m.body) >= 4:
+		errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(m.body)))
+		if errno != 0 && !s.answered {
+			s.answered = true
+			w.refused(s, &results[i], &flows[i], errno)
+		}
+		return true
+	}
+	return false
+}
+
+// finish moves on the flows about which the kernel had nothing to say.
+func (w *Writer) finish(results []Result, from, to int) {
+	for i := from; i < to; i++ {
+		if s := &w.slots[i]; s.sent && !s.answered {
+			w.accepted(s, &results[i])
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
+
+// WriterConfig says how entries are written.
+type WriterConfig struct {
+	// BeLiberal makes the kernel accept any TCP segment of a written entry,
+	// whatever the window says (TCPWindowTracking off).
+	BeLiberal bool
+}
+
+// Outcome is what became of one flow.
+type Outcome uint8
+
+// The outcomes. Failed means that Result.Errno says why.
+const (
+	Failed   Outcome = iota
+	Created          // did not exist
+	Updated          // existed and was changed in place
+	Replaced         // existed in a shape that cannot be changed; deleted and created
+	Deleted          // existed
+	Absent           // was to be deleted and did not exist
+)
+
+// Result is what became of one flow, and the kernel's errno if it failed.
+type Result struct {
+	Outcome Outcome
+	Errno   syscall.Errno
+}
+
+// Err returns nil unless the flow failed.
+func (r Result) Err() error {
+	if r.Outcome != Failed {
+		return nil
+	}
+	return r.Errno
+}
+
+const (
+	// batchSize is how many flows go to the kernel with one system call.
+	batchSize = 256
+	// sendLimit is how many bytes of requests go with one system call at most,
+	// well below the smallest send buffer that Linux gives (net.core.wmem_default).
+	sendLimit = 96 << 10
+	// answerBatch and answerSize shape the buffers for the answers: an entry
+	// with every attribute is below 1 KiB.
+	answerBatch = 64
+	answerSize  = 4 << 10
+	// writerBuffer holds the answers to a batch many times over: each costs
+	// the socket about 1 KiB and a batch has at most batchSize+1.
+	writerBuffer = 4 << 20
+)
+
+// Writer changes the kernel's tables. It belongs to one goroutine, and to the
+// network namespace of the thread that opened it. PortID and Close may be
+// called from anywhere.
+type Writer struct {
+	sock    *socket
+	recv    *receiver
+	enc     encoder
+	sendFn  func(fd uintptr)
+	sendErr error
+
+	seq      uint32
+	kind     kind
+	slots    [batchSize]slot
+	flow     flow.Flow // what a request is made from
+	found    flow.Flow // what the kernel answered
+	existing bool      // most flows of the last commit existed already
+	Stats    WriterStats
+}
+
+// WriterStats counts what a writer did since it was opened.
+type WriterStats struct {
+	Requests uint64 // netlink messages sent
+	Sends    uint64 // system calls that sent them
+	Losses   uint64 // sends of which answers were lost, and that were repeated
+}
+
+// OpenWriter opens a writer on a netlink socket of its own.
+func OpenWriter(config WriterConfig) (*Writer, error) {
+	sock, err := dial()
+	if err != nil {
+		return nil, fmt.Errorf("open netlink writer: %w", err)
+	}
+	w := &Writer{
+		sock: sock,
+		recv: newReceiver(sock, answerBatch, answerSize),
+		enc:  encoder{buf: make([]byte, 0, sendLimit), liberal: config.BeLiberal},
+	}
+	w.sendFn = w.write
+	if err := w.prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open netlink writer: %w", err), sock.Close())
+	}
+	return w, nil
+}
+
+// prepare sets the buffers, and asks that errors do not carry the whole
+// request back.
+func (w *Writer) prepare() error {
+	if _, err := w.sock.forceReadBuffer(writerBuffer); err != nil {
+		return err
+	}
+	return w.sock.control(func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1); err != nil {
+			return fmt.Errorf("set NETLINK_CAP_ACK: %w", err)
+		}
+		return nil
+	})
+}
+
+// PortID is the netlink port of the writer: nlmsg_pid of the events that its
+// changes cause.
+func (w *Writer) PortID() uint32 { return w.sock.portID() }
+
+// Close closes the socket.
+func (w *Writer) Close() error { return w.sock.Close() }
+
+// Commit makes the kernel hold the flows as they are here: a flow that does
+// not exist is created, one that exists with the same tuples is updated in
+// place and one that exists with other tuples is replaced
+// (docs/protocol.md 6.2). Timeout is final; without HasTimeout it is 60 s. The
+// master of a related flow must come before it. results[i] is about flows[i].
+// The error is about the socket; flows without an answer then stay Failed with
+// errno 0.
+func (w *Writer) Commit(flows []flow.Flow, results []Result) error {
+	return w.apply(flows, results, kindCommit)
+}
+
+// Update changes what the flows know and leaves the rest, as for an update
+// message with the external cache disabled: NAT, helper and master of an
+// existing entry stay. A flow that does not exist is created, and one whose
+// change the kernel refuses is replaced.
+func (w *Writer) Update(flows []flow.Flow, results []Result) error {
+	return w.apply(flows, results, kindUpdate)
+}
+
+// Delete deletes the flows by original tuple and zone, and if HasID is set
+// only the very entry with that ID. A missing flow is Absent.
+func (w *Writer) Delete(flows []flow.Flow, results []Result) error {
+	return w.apply(flows, results, kindDelete)
+}
