@@ -35,7 +35,7 @@ type Request struct {
 	// letter that has one supplies it.
 	Help string
 
-	// Handle writes the reply. It runs in a goroutine of its own, may block,
+	// Handle writes the reply; nil answers with nothing. It runs in a goroutine of its own, may block,
 	// and must not hold a lock while it writes, because the client may be
 	// slow. ctx ends when the server gives up waiting for it at shutdown. An
 	// error ends the reply; the client cannot be told. ErrHold keeps the

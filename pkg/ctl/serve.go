@@ -129,9 +129,11 @@ func (s *server) serve(conn net.Conn) {
 		s.cfg.Counters.LocalReadFailed.Add(1)
 		return
 	}
-	handle := s.handlers[code]
-	if handle == nil {
+	handle, ok := s.handlers[code]
+	if !ok {
 		s.cfg.Counters.LocalUnknownRequest.Add(1)
+	}
+	if handle == nil {
 		return
 	}
 	w := bufio.NewWriterSize(&patientWriter{conn, s.cfg.StallTimeout}, replyBuffer)

@@ -32,6 +32,6 @@ func alternatives(words []string) string {
 
 // VersionText is the answer to -v: two lines.
 func VersionText(version string) string {
-	return "Connection tracking userspace daemon v" + version + " (conntrackgo). Licensed under Apache-2.0.\n" +
+	return "Connection tracking userspace daemon v" + version + " (conntrackgo). Licensed under MIT.\n" +
 		"Speaks the synchronisation protocol, configuration and commands of conntrackd 1.4.7.\n"
 }
