@@ -256,8 +256,9 @@ func (w *Writer) collect(flows []flow.Flow, results []Result, base uint32, last 
 					break
 				}
 				datagram = rest
-				if i := m.seq - base; i < uint32(len(flows)) && w.slots[i].sent {
-					complete = w.answer(flows, results, int(i), &m) && int(i) == last || complete
+				i := m.seq - base
+				if i < uint32(len(flows)) && w.slots[i].sent && w.answer(flows, results, int(i), &m) && int(i) == last {
+					complete = true
 				}
 			}
 		}
@@ -280,7 +281,7 @@ func (w *Writer) answer(flows []flow.Flow, results []Result, i int, m *message) 
 		}
 		w.saw(s, &results[i], &flows[i])
 		return false
-	case m.typ == nlmsgError && len(m.body) >= 4:
+	case m.typ == unix.NLMSG_ERROR && len(m.body) >= 4:
 		errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(m.body)))
 		if errno != 0 && !s.answered {
 			s.answered = true

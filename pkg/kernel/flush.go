@@ -1,0 +1,115 @@
+package kernel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
+
+// Flush deletes every flow of the table for which filter says true (nil: every
+// flow) and returns how many it deleted. Each is deleted by its ID, so a
+// connection that reuses the addresses meanwhile is not hit. The table is read
+// while it is emptied; memory is one batch. Flows that the kernel refuses to
+// delete do not end the flush and are joined into the error.
+//
+// The dump runs in the network namespace of the calling thread, which must be
+// the writer's.
+func (w *Writer) Flush(ctx context.Context, filter func(*flow.Flow) bool) (n int, err error) {
+	s := &sweep{w: w, filter: filter, flows: make([]flow.Flow, 0, batchSize), results: make([]Result, batchSize)}
+	err = Dump(ctx, s.see)
+	if e := s.delete(); err == nil {
+		err = e
+	}
+	if err == nil && s.refused > 0 {
+		err = fmt.Errorf("delete %d flows: %w", s.refused, s.errno)
+	}
+	if err != nil {
+		return s.deleted, fmt.Errorf("flush conntrack table: %w", err)
+	}
+	return s.deleted, nil
+}
+
+// sweep is one run of Flush.
+type sweep struct {
+	w       *Writer
+	filter  func(*flow.Flow) bool
+	flows   []flow.Flow
+	results []Result
+	deleted int
+	refused int
+	errno   syscall.Errno // of the last refusal
+}
+
+func (s *sweep) see(f *flow.Flow) error {
+	if s.filter != nil && !s.filter(f) {
+		return nil
+	}
+	s.flows = append(s.flows, *f)
+	if len(s.flows) < cap(s.flows) {
+		return nil
+	}
+	return s.delete()
+}
+
+func (s *sweep) delete() error {
+	err := s.w.Delete(s.flows, s.results)
+	for _, r := range s.results[:len(s.flows)] {
+		switch r.Outcome {
+		case Deleted:
+			s.deleted++
+		case Failed:
+			s.refused++
+			s.errno = r.Errno
+		}
+	}
+	s.flows = s.flows[:0]
+	return err
+}
+
+// FlushExpect deletes all expectations.
+func (w *Writer) FlushExpect() error {
+	w.enc.buf = w.enc.buf[:0]
+	start := w.enc.header(msgExpDelete, unix.NLM_F_REQUEST|unix.NLM_F_ACK, w.seq, unix.AF_UNSPEC)
+	w.enc.end(start)
+	if err := w.ask(); err != nil {
+		return fmt.Errorf("flush expectations: %w", err)
+	}
+	return nil
+}
+
+// ask sends the one request in the buffer, which demands an ACK under w.seq,
+// and returns the kernel's answer as an error: nil or an errno.
+func (w *Writer) ask() error {
+	seq := w.seq
+	w.seq++
+	w.Stats.Requests++
+	if err := w.send(); err != nil {
+		return err
+	}
+	for {
+		err := w.recv.receive(false)
+		if errors.Is(err, unix.ENOBUFS) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("receive netlink answer: %w", err)
+		}
+		for w.recv.more() {
+			datagram, _ := w.recv.datagram()
+			m, _, ok := nextMessage(datagram)
+			if !ok || m.seq != seq || m.typ != unix.NLMSG_ERROR || len(m.body) < 4 {
+				continue
+			}
+			if errno := -int32(binary.NativeEndian.Uint32(m.body)); errno != 0 {
+				return syscall.Errno(errno)
+			}
+			return nil
+		}
+	}
+}
