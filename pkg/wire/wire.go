@@ -26,7 +26,7 @@ var (
 
 // MaxMessage is the length of the longest message that AppendFlow,
 // AppendExpect or AppendControl can make, in bytes.
-const MaxMessage = 384
+const MaxMessage = 304
 
 // NewestAttr is the highest conntrack attribute number this package knows.
 const NewestAttr = numZone
