@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -281,9 +280,8 @@ func (w *Writer) answer(flows []flow.Flow, results []Result, i int, m *message) 
 		}
 		w.saw(s, &results[i], &flows[i])
 		return false
-	case m.typ == unix.NLMSG_ERROR && len(m.body) >= 4:
-		errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(m.body)))
-		if errno != 0 && !s.answered {
+	case m.typ == unix.NLMSG_ERROR:
+		if errno := errorCode(m.body); errno != 0 && !s.answered {
 			s.answered = true
 			w.refused(s, &results[i], &flows[i], errno)
 		}

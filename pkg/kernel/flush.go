@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"syscall"
@@ -103,11 +102,11 @@ func (w *Writer) ask() error {
 		for w.recv.more() {
 			datagram, _ := w.recv.datagram()
 			m, _, ok := nextMessage(datagram)
-			if !ok || m.seq != seq || m.typ != unix.NLMSG_ERROR || len(m.body) < 4 {
+			if !ok || m.seq != seq || m.typ != unix.NLMSG_ERROR {
 				continue
 			}
-			if errno := -int32(binary.NativeEndian.Uint32(m.body)); errno != 0 {
-				return syscall.Errno(errno)
+			if errno := errorCode(m.body); errno != 0 {
+				return errno
 			}
 			return nil
 		}
