@@ -94,8 +94,8 @@ func (s *slab[K, V]) openPage() int {
 	return p
 }
 
-// fill gives a page its memory. The spare holds stale entries; alloc hands
-// them out as fresh, but a lookup in between must not take them for used.
+// fill gives a page its memory. The entries of the spare are stale, but all
+// were freed: none of them says that it is used.
 func (s *slab[K, V]) fill(info *pageInfo[K, V]) {
 	if s.spare != nil {
 		info.entries, s.spare = s.spare, nil
