@@ -35,7 +35,6 @@ var rawFields = []field{
 	{"sequence adjustment", func(e *Entry) any { return e.Raw.SeqAdj }},
 	{"synproxy", func(e *Entry) any { return e.Raw.Synproxy }},
 	{"master", func(e *Entry) any { return e.Raw.Master }},
-	{"sctp tags", func(e *Entry) any { return e.Raw.SCTPVtag }},
 }
 
 var windowFields = []field{
@@ -64,10 +63,20 @@ func DiffCaches(internal, external Table) Differences {
 	return diff(internal, external, "the internal cache", "the external cache", fieldsDiffer(cacheFields))
 }
 
+// DiffInternal compares a kernel table with the internal cache of the daemon
+// on the same node, reply tuples included.
+func DiffInternal(kernel, internal Table) Differences {
+	return diff(kernel, internal, "the kernel", "the internal cache", fieldsDiffer(kernelFields))
+}
+
 // KernelDiff says how strictly kernel tables are compared.
 type KernelDiff struct {
 	Tolerance int  // seconds two timeouts may differ; negative: don't compare
 	Windows   bool // compare TCP window scales (TCPWindowTracking on)
+	// Committer is who wrote the standby's table. The C daemon without
+	// TCPWindowTracking also puts the TCP "be liberal" flag, 8, over the low
+	// byte of the original SCTP tag, which shares the memory.
+	Committer Kind
 }
 
 // Tables compares the kernel table of the node where the flows were made with
@@ -84,11 +93,23 @@ func (k KernelDiff) Tables(original, standby Table) Differences {
 			return append(d, "missing in a netlink dump")
 		}
 		d = append(d, fieldsDiffer(rawFields)(a, b)...)
+		if want := k.committedTags(a); b.Raw.SCTPVtag != want {
+			d = append(d, fmt.Sprintf("sctp tags %#x, not %#x", b.Raw.SCTPVtag, want))
+		}
 		if k.Windows {
 			d = append(d, fieldsDiffer(windowFields)(a, b)...)
 		}
 		return d
 	})
+}
+
+// committedTags are the SCTP tags expected after a commit.
+func (k KernelDiff) committedTags(e *Entry) [2]uint32 {
+	tags := e.Raw.SCTPVtag
+	if k.Committer == C && !k.Windows && e.Proto == 132 {
+		tags[0] = tags[0]&^0xff | 8
+	}
+	return tags
 }
 
 func fieldsDiffer(fields []field) func(a, b *Entry) []string {
