@@ -2,11 +2,9 @@ package kernel
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
@@ -129,7 +127,7 @@ func dumpOnce(ctx context.Context, request uint16, each func(*message) error) (t
 	defer stop()
 
 	const seq = 1
-	if err := s.send(dumpRequest(request, seq)); err != nil {
+	if err := s.send(newRequest(request, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq)); err != nil {
 		return false, err
 	}
 	p := dumpParser{seq: seq, pid: s.portID(), each: each}
@@ -156,16 +154,6 @@ func dumpOnce(ctx context.Context, request uint16, each func(*message) error) (t
 	return p.torn, nil
 }
 
-// dumpRequest asks for a dump of all families.
-func dumpRequest(typ uint16, seq uint32) []byte {
-	b := make([]byte, nlmsgHeaderLen+nfgenLen)
-	binary.NativeEndian.PutUint32(b, uint32(len(b)))
-	binary.NativeEndian.PutUint16(b[4:], typ)
-	binary.NativeEndian.PutUint16(b[6:], nlmRequest|nlmDump)
-	binary.NativeEndian.PutUint32(b[8:], seq)
-	return b
-}
-
 // dumpParser follows one dump through its datagrams.
 type dumpParser struct {
 	seq, pid uint32
@@ -183,7 +171,7 @@ func (p *dumpParser) datagram(b []byte) error {
 		if b = rest; m.seq != p.seq || m.pid != p.pid {
 			continue
 		}
-		if m.flags&nlmDumpIntr != 0 {
+		if m.flags&unix.NLM_F_DUMP_INTR != 0 {
 			p.torn = true
 		}
 		if err := p.message(&m); err != nil {
@@ -195,14 +183,12 @@ func (p *dumpParser) datagram(b []byte) error {
 
 func (p *dumpParser) message(m *message) error {
 	switch m.typ {
-	case nlmsgNoop:
+	case unix.NLMSG_NOOP:
 		return nil
-	case nlmsgDone, nlmsgError:
+	case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 		p.done = true
-		if len(m.body) >= 4 {
-			if code := int32(binary.NativeEndian.Uint32(m.body)); code < 0 {
-				return fmt.Errorf("dump conntrack table: %w", syscall.Errno(-code))
-			}
+		if errno := errorCode(m.body); errno != 0 {
+			return fmt.Errorf("dump conntrack table: %w", errno)
 		}
 		return nil
 	}

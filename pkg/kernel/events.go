@@ -304,7 +304,7 @@ func opOf(m *message) flow.Op {
 	switch {
 	case m.typ == msgCtDelete, m.typ == msgExpDelete:
 		return flow.Destroy
-	case m.flags&(nlmCreate|nlmExcl) != 0:
+	case m.flags&(unix.NLM_F_CREATE|unix.NLM_F_EXCL) != 0:
 		return flow.New
 	}
 	return flow.Update

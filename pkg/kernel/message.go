@@ -1,18 +1,8 @@
 package kernel
 
-import "encoding/binary"
-
-// Netlink control messages and flags (netlink.h).
-const (
-	nlmsgNoop  uint16 = 1
-	nlmsgError uint16 = 2
-	nlmsgDone  uint16 = 3
-
-	nlmRequest  uint16 = 0x1   // NLM_F_REQUEST
-	nlmDumpIntr uint16 = 0x10  // NLM_F_DUMP_INTR
-	nlmDump     uint16 = 0x300 // NLM_F_DUMP
-	nlmExcl     uint16 = 0x200 // NLM_F_EXCL
-	nlmCreate   uint16 = 0x400 // NLM_F_CREATE
+import (
+	"encoding/binary"
+	"syscall"
 )
 
 // message is one netlink message; body aliases the buffer it was cut from.
@@ -57,3 +47,22 @@ func nextAttr(b []byte) (t attr, v, rest []byte, ok bool) {
 }
 
 func align4(n int) int { return (n + 3) &^ 3 }
+
+// newRequest returns a request without attributes about all families.
+func newRequest(typ, flags uint16, seq uint32) []byte {
+	b := make([]byte, nlmsgHeaderLen+nfgenLen)
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	binary.NativeEndian.PutUint16(b[4:], typ)
+	binary.NativeEndian.PutUint16(b[6:], flags)
+	binary.NativeEndian.PutUint32(b[8:], seq)
+	return b
+}
+
+// errorCode returns the errno in an NLMSG_ERROR or NLMSG_DONE, zero for
+// success.
+func errorCode(body []byte) syscall.Errno {
+	if len(body) < 4 {
+		return 0
+	}
+	return syscall.Errno(max(0, -int32(binary.NativeEndian.Uint32(body))))
+}
