@@ -1,0 +1,2 @@
+// Package ftfw decides what one FTFW node sends, sends again and acknowledges.
+package ftfw

@@ -1,0 +1,134 @@
+package ftfw
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// A Ref is the owner's name of one object: a small, dense number, since the
+// engine keeps four bytes for every number up to the largest seen.
+type Ref uint32
+
+// Config is what the owner decides.
+type Config struct {
+	// FirstSeq is the first sequence number: the UNIX time in seconds when
+	// the engine is made (docs/protocol.md 4).
+	FirstSeq uint32
+	// ACKWindow is the number of messages after which an acknowledgement is
+	// sent at the latest; at least 1.
+	ACKWindow int
+	// ResendQueue is the largest number of unacknowledged messages kept; at
+	// least 1.
+	ResendQueue int
+	// StartupResync asks the peer for everything with the first message.
+	StartupResync bool
+	// HelloHold is how long after the start objects wait for the peer's
+	// answer to our hello; 0 sends them at once, as C does.
+	HelloHold time.Duration
+}
+
+// A Verdict is what the owner does with a received message.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Deliver Verdict = iota + 1 // data: apply it
+	Control                    // the engine's own; done
+	Drop                       // late or repeated; done
+	Bad                        // count it as malformed, bad header
+)
+
+// A Frame is one message to send. An object's Header.Type is the owner's to
+// fill in from what the object is by now; everything else is final.
+type Frame struct {
+	Header wire.Header
+	Ref    Ref
+	Object bool
+}
+
+// The engine's times. None is configurable: the peer's C counterpart has them
+// compiled in, or they follow from those it has.
+const (
+	aliveEvery     = time.Second     // docs/protocol.md 5.3
+	helloDuplicate = time.Second     // how late the network repeats a HELLO
+	helloSilence   = 3 * time.Second // a longer pause ends a run of HELLOs
+	helloRoundTrip = 200 * time.Millisecond
+	deafAfter      = 3 * time.Second
+	stragglerAfter = 3 * time.Second
+	unheardAfter   = 5 * time.Second
+	resyncLostMin  = 30 * time.Second // doubles with every repetition
+	resyncLostMax  = 8 * time.Minute
+)
+
+// Limits in sequence numbers.
+const (
+	helloGap     = 1024    // a larger step inside a run of HELLOs is a restart
+	helloReorder = 64      // how far below its first a run may arrive
+	ownNumbers   = 1 << 30 // how far back a peer's range is taken for ours
+)
+
+// Engine is one side of one FTFW relation. It is not safe for concurrent use.
+type Engine struct {
+	cfg    Config
+	q      queues
+	out    sending
+	peer   hearing
+	ack    acknowledging
+	resync resyncing
+	events []Event
+	stats  Stats
+}
+
+// New makes an engine whose clock reads now. The first message is ready for
+// Pop at once.
+func New(cfg Config, now time.Duration) *Engine {
+	cfg.ACKWindow = max(cfg.ACKWindow, 1)
+	cfg.ResendQueue = max(cfg.ResendQueue, 1)
+	e := &Engine{cfg: cfg}
+	e.out = sending{
+		first:     cfg.FirstSeq,
+		next:      cfg.FirstSeq,
+		timer:     now + aliveEvery,
+		held:      cfg.HelloHold > 0,
+		holdUntil: now + cfg.HelloHold,
+	}
+	e.ack.window = cfg.ACKWindow
+	e.resync.patience = resyncLostMin
+	if cfg.StartupResync {
+		e.RequestResync()
+	} else {
+		e.queueAlive()
+	}
+	return e
+}
+
+// Enqueue asks for r to be sent. It reports true when r was in no queue
+// before: the owner then keeps the object until Released names it. In the
+// transmit queue it keeps its place; waiting for an acknowledgement it moves
+// to the end of the transmit queue, because what is sent next supersedes what
+// was sent (docs/protocol.md 5.5).
+func (e *Engine) Enqueue(r Ref) (pinned bool) { return e.q.enqueue(r) }
+
+// Queued reports whether r is in a queue.
+func (e *Engine) Queued(r Ref) bool { return e.q.find(r) != 0 }
+
+// Forget takes r out of its queue without reporting it released.
+func (e *Engine) Forget(r Ref) { e.q.forget(r) }
+
+// ForgetAll takes every object out of the queues without reporting them
+// released. Control messages stay.
+func (e *Engine) ForgetAll() { e.q.forgetAll() }
+
+// Released calls f for every object that left its last queue since the last
+// call and is in none now. f must not call the engine.
+func (e *Engine) Released(f func(Ref)) { e.q.drain(f) }
+
+// Pending returns the lengths of the transmit and the resend queue, control
+// messages included.
+func (e *Engine) Pending() (tx, resend int) {
+	return e.q.lists[txList].n + e.q.lists[expressList].n, e.q.lists[resendList].n
+}
+
+// Unacked returns the number of objects that were sent and not acknowledged.
+func (e *Engine) Unacked() int { return e.q.unacked }

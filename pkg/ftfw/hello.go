@@ -1,0 +1,145 @@
+package ftfw
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// life is what a HELLO says about the peer's life.
+type life uint8
+
+const (
+	lifeNew       life = iota // the first HELLO of a life
+	lifeContinued             // one more of the run
+	lifeStale                 // the network repeats a HELLO
+)
+
+// hello receives a message with HELLO (docs/protocol.md 5.1, 5.8).
+func (e *Engine) hello(now time.Duration, h wire.Header, c wire.Class) Verdict {
+	p := &e.peer
+	e.stats.HellosReceived++
+	p.sayBack = true
+	switch e.lifeOf(now, h.Seq) {
+	case lifeStale:
+		e.stats.Before++
+		p.doubt = p.inRun
+		return Drop
+	case lifeNew:
+		e.newLife(h.Seq)
+		e.digest(now, h, c)
+		e.accept(h.Seq)
+	case lifeContinued:
+		late := p.saidBack && now-p.backAt > helloRoundTrip
+		p.doubt = p.doubt || late || h.Seq != p.last+1
+		e.digest(now, h, c)
+		if e.track(h.Seq) == after {
+			e.gap(h.Seq)
+		} else {
+			e.accept(h.Seq)
+		}
+	}
+	p.inRun, p.runLast, p.helloAt = true, h.Seq, now
+	e.answerHello()
+	return verdict(c)
+}
+
+// lifeOf tells a new life from a run of HELLOs that goes on and from HELLOs
+// the network repeats. Numbers alone cannot: a life begins at the clock's
+// seconds, and a peer that sends one message a second restarts right where it
+// stopped. Taking a repetition for a restart costs one bulk, taking a restart
+// for a repetition makes us deaf; so in doubt it is a restart.
+func (e *Engine) lifeOf(now time.Duration, seq uint32) life {
+	p := &e.peer
+	if !p.set || !p.run {
+		return lifeNew
+	}
+	inside := !wire.Before(seq, p.runFirst-helloReorder) && !wire.After(seq, p.runLast)
+	if inside && now-p.helloAt < helloDuplicate {
+		return lifeStale
+	}
+	step := seq - p.last
+	if p.inRun && step >= 1 && step <= helloGap && now-p.helloAt < helloSilence {
+		return lifeContinued
+	}
+	return lifeNew
+}
+
+// newLife begins a life of the peer in which it knows nothing of ours. C
+// throws away what is unacknowledged; we send it again, and everything else.
+func (e *Engine) newLife(seq uint32) {
+	p := &e.peer
+	e.stats.PeerRestarts++
+	p.run, p.runFirst, p.runLast = true, seq, seq
+	p.saidBack, p.doubt = false, false
+	if e.ack.set && wire.Before(seq, e.ack.from) {
+		e.ack.window, e.ack.from = e.cfg.ACKWindow-1, seq
+	}
+	e.releaseHeld()
+	e.startOver()
+}
+
+// startOver sends everything to a peer that may have nothing.
+func (e *Engine) startOver() {
+	e.requeueUnacked()
+	e.out.dropped = false
+	e.raise(Event{Kind: PeerRestarted})
+	e.raise(Event{Kind: BulkWanted})
+}
+
+// endRun ends the peer's run of HELLOs: our HELLO_BACK has arrived. What was
+// sent before it may have gone to an earlier life if there was any doubt.
+func (e *Engine) endRun() {
+	p := &e.peer
+	if !p.inRun {
+		return
+	}
+	p.inRun = false
+	if p.doubt {
+		p.doubt = false
+		e.stats.DoubtfulRuns++
+		e.startOver()
+	}
+}
+
+// answerHello sees to it that HELLO_BACK goes out now. The peer holds its
+// objects back until then.
+func (e *Engine) answerHello() {
+	if e.q.lists[expressList].n > 0 || !e.out.held && e.q.lists[txList].n > 0 {
+		return
+	}
+	e.queueAlive()
+}
+
+// helloAnswered ends our own hello. A C peer does not look for gaps among
+// messages with HELLO and acknowledges what it never got, so whatever was
+// sent that way is sent again.
+func (e *Engine) helloAnswered(now time.Duration) {
+	if e.out.hello != helloSay {
+		return
+	}
+	e.out.hello, e.out.doneAt = helloDone, now
+	e.peer.accepted = 0
+	e.endHold()
+	if e.out.objects {
+		e.out.objects = false
+		e.requeueUnacked()
+		e.raise(Event{Kind: BulkWanted})
+	}
+}
+
+// heardAt watches for a peer that talks and never acknowledges anything: the
+// HELLO_BACK we got was meant for an earlier life of ours, and to the peer
+// our numbers are late. We say hello again.
+func (e *Engine) heardAt(now time.Duration) {
+	o := &e.out
+	if o.heard || o.hello != helloDone {
+		return
+	}
+	e.peer.accepted++
+	if e.peer.accepted < 3 || now-o.doneAt < unheardAfter {
+		return
+	}
+	o.hello, o.settled = helloInit, false
+	e.stats.HellosRepeated++
+}

@@ -1,0 +1,84 @@
+package ftfw
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// heldMax is how many RESYNCs wait for a bulk at most.
+const heldMax = 8
+
+// resyncing is both directions of RESYNC (docs/protocol.md 5.7).
+type resyncing struct {
+	// Ours. The answer is complete when neither the RESYNC nor a NACK sent
+	// after it waits for its acknowledgement: the peer queues what they ask
+	// for before it acknowledges them.
+	active      bool
+	queued      bool // a RESYNC is in the transmit queue
+	clean       bool
+	outstanding int           // RESYNCs and NACKs not acknowledged
+	patience    time.Duration // before a RESYNC without answer is repeated
+
+	// The peer's. Its RESYNC is not acknowledged before all of our answer
+	// is queued, for the same reason.
+	bulkOwed  bool
+	held      [heldMax]uint32
+	heldCount int
+}
+
+func (r *resyncing) sent()   { r.queued, r.clean = false, true }
+func (r *resyncing) missed() { r.clean = false }
+
+// RequestResync queues one RESYNC unless one is queued already.
+func (e *Engine) RequestResync() {
+	r := &e.resync
+	if r.queued {
+		return
+	}
+	r.queued, r.active = true, true
+	r.outstanding++
+	e.q.at(e.queueControl(wire.FlagRESYNC, 0, 0)).tracked = true
+}
+
+// finishResync reports the end of a resync of ours.
+func (e *Engine) finishResync() {
+	r := &e.resync
+	if !r.active || r.outstanding > 0 {
+		return
+	}
+	r.active, r.patience = false, resyncLostMin
+	e.raise(Event{Kind: ResyncComplete, Clean: r.clean})
+}
+
+// resyncWanted answers a RESYNC of the peer.
+func (e *Engine) resyncWanted(seq uint32) {
+	r := &e.resync
+	e.raise(Event{Kind: BulkWanted})
+	r.bulkOwed = true
+	if r.heldCount < heldMax {
+		r.held[r.heldCount] = seq
+		r.heldCount++
+	}
+}
+
+// BulkDone tells that every object has been enqueued since the last
+// BulkWanted was pulled.
+func (e *Engine) BulkDone() {
+	if e.wanted() {
+		return
+	}
+	e.resync.bulkOwed = false
+	if !e.out.held {
+		e.releaseHeld()
+	}
+}
+
+// releaseHeld acknowledges the peer's RESYNCs.
+func (e *Engine) releaseHeld() {
+	r := &e.resync
+	for _, seq := range r.held[:r.heldCount] {
+		e.queueControl(wire.FlagACK, seq, seq)
+	}
+	r.heldCount, r.bulkOwed = 0, false
+}

@@ -1,0 +1,228 @@
+package ftfw
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+type helloState uint8
+
+// The states of our own hello (docs/protocol.md 5.1).
+const (
+	helloInit helloState = iota
+	helloSay
+	helloDone
+)
+
+// sending is what the engine knows about its own messages.
+type sending struct {
+	first, next uint32 // the numbers in [first, next) are ours
+	timer       time.Duration
+	aliveQueued bool
+
+	hello     helloState
+	helloTail uint32        // the last number sent with HELLO
+	doneAt    time.Duration // when hello became helloDone
+	objects   bool          // objects were sent with HELLO
+	settled   bool          // the peer has acknowledged helloTail or later
+	gap       bool          // something was missed before settled
+	heard     bool          // the peer has acknowledged a number of ours
+	held      bool          // objects wait for the hello's answer
+	holdUntil time.Duration
+
+	dropped   bool   // the resend queue overflowed
+	droppedTo uint32 // up to this number
+
+	ackedTo        uint32 // the highest number acknowledged
+	oldest, resync watch  // what that has left behind
+}
+
+// Pop returns the next message to send. The owner sends messages in this
+// order, each exactly once, and calls Flushed after a run of Pops.
+func (e *Engine) Pop(now time.Duration) (Frame, bool) {
+	if e.out.held && now >= e.out.holdUntil {
+		e.endHold()
+	}
+	i := e.q.lists[expressList].head
+	if i == 0 && !e.out.held {
+		i = e.q.lists[txList].head
+	}
+	if i == 0 {
+		return Frame{}, false
+	}
+	n := e.q.at(i)
+	n.seq = e.out.next
+	n.flags = n.kind | e.helloFlags(now, n.kind == 0)
+	e.out.next++
+	if e.out.next-e.out.first > ownNumbers {
+		e.out.first = e.out.next - ownNumbers
+	}
+	f := Frame{Header: wire.Header{Flags: n.flags, Seq: n.seq}}
+	if n.kind == 0 {
+		f.Object, f.Ref = true, Ref(n.from)
+	} else {
+		f.Header.Type, f.Header.From, f.Header.To = wire.Control, n.from, n.to
+	}
+	e.stats.Sent++
+	e.sent(i)
+	return f, true
+}
+
+// helloFlags returns the HELLO bits of the next message (docs/protocol.md
+// 5.1). They are always fresh: a message sent again carries no bits of old.
+func (e *Engine) helloFlags(now time.Duration, object bool) (flags uint8) {
+	if e.out.hello != helloDone {
+		e.out.hello = helloSay
+		e.out.helloTail = e.out.next
+		e.out.objects = e.out.objects || object
+		flags |= wire.FlagHELLO
+	}
+	if e.peer.sayBack {
+		e.peer.sayBack = false
+		flags |= wire.FlagHELLOBack
+		if !e.peer.saidBack {
+			e.peer.saidBack, e.peer.backAt = true, now
+		}
+	}
+	return flags
+}
+
+// sent moves node i to where it waits for its acknowledgement
+// (docs/protocol.md 5.4). An ALIVE has none to wait for.
+func (e *Engine) sent(i uint32) {
+	switch e.q.at(i).kind {
+	case wire.FlagALIVE:
+		e.out.aliveQueued = false
+		e.q.free(i)
+		return
+	case wire.FlagACK:
+		e.stats.ACKsSent++
+	case wire.FlagNACK:
+		e.stats.NACKsSent++
+	case wire.FlagRESYNC:
+		e.stats.ResyncsSent++
+		e.resync.sent()
+		e.raise(Event{Kind: ResyncStarted})
+	}
+	if e.q.lists[resendList].n >= e.cfg.ResendQueue {
+		e.overflow(e.q.lists[resendList].head)
+	}
+	e.q.move(resendList, i)
+	e.finishResync()
+}
+
+// overflow drops the oldest element of the resend queue (docs/protocol.md
+// 5.6). Nothing is told to the peer now; if it ever asks for what was
+// dropped, it gets everything. A NACK that is dropped leaves a hole only a
+// resync can fill.
+func (e *Engine) overflow(i uint32) {
+	n := e.q.at(i)
+	e.stats.ResendOverflow++
+	kind := n.kind
+	if kind == 0 {
+		e.out.dropped, e.out.droppedTo = true, n.seq
+	}
+	e.discard(i)
+	if kind == wire.FlagNACK {
+		e.RequestResync()
+	}
+}
+
+// discard frees node i without its having been acknowledged.
+func (e *Engine) discard(i uint32) {
+	if e.q.at(i).tracked {
+		e.resync.outstanding--
+		e.resync.clean = false
+	}
+	e.q.free(i)
+}
+
+// Flushed tells the engine that messages left. The timer counts from here.
+func (e *Engine) Flushed(now time.Duration) { e.out.timer = now + aliveEvery }
+
+// Tick runs the timers that are due at now.
+func (e *Engine) Tick(now time.Duration) {
+	if e.out.held && now >= e.out.holdUntil {
+		e.endHold()
+	}
+	if now < e.out.timer {
+		return
+	}
+	e.out.timer = now + aliveEvery
+	if !e.acknowledge() {
+		e.queueAlive()
+	}
+}
+
+// Deadline is when Tick wants to be called.
+func (e *Engine) Deadline() time.Duration {
+	if e.out.held && e.out.holdUntil < e.out.timer {
+		return e.out.holdUntil
+	}
+	return e.out.timer
+}
+
+// queueControl queues a control message.
+func (e *Engine) queueControl(kind uint8, from, to uint32) uint32 {
+	i := e.q.alloc()
+	n := e.q.at(i)
+	n.kind, n.from, n.to = kind, from, to
+	e.q.push(e.controlList(), i)
+	return i
+}
+
+func (e *Engine) controlList() listID {
+	if e.out.held {
+		return expressList
+	}
+	return txList
+}
+
+// queueAlive queues one ALIVE; a link that takes nothing for hours must not
+// find a pile of them.
+func (e *Engine) queueAlive() {
+	if !e.out.aliveQueued {
+		e.out.aliveQueued = true
+		e.queueControl(wire.FlagALIVE, 0, 0)
+	}
+}
+
+// endHold lets objects go.
+func (e *Engine) endHold() {
+	e.out.held = false
+	if !e.resync.bulkOwed {
+		e.releaseHeld()
+	}
+}
+
+// requeue moves an element of the resend queue to the end of the transmit
+// queue.
+func (e *Engine) requeue(i uint32) {
+	n := e.q.at(i)
+	switch {
+	case n.kind == 0:
+		e.q.move(txList, i)
+	case n.kind == wire.FlagRESYNC && e.resync.queued:
+		e.discard(i)
+	default:
+		if n.kind == wire.FlagRESYNC {
+			e.resync.queued = true
+		}
+		e.q.move(e.controlList(), i)
+	}
+}
+
+// requeueUnacked queues again everything the peer may not have. ACK and NACK
+// are about numbers of a peer that is no more.
+func (e *Engine) requeueUnacked() {
+	for i := e.q.lists[resendList].head; i != 0; i = e.q.lists[resendList].head {
+		switch e.q.at(i).kind {
+		case wire.FlagACK, wire.FlagNACK:
+			e.discard(i)
+		default:
+			e.stats.Requeued++
+			e.requeue(i)
+		}
+	}
+}
