@@ -169,11 +169,9 @@ func settleFlow(f *flow.Flow, has flow.Has, seen uint64) flow.Has {
 		has &^= flow.HasSPAT | flow.HasDPAT
 		f.NAT.Sport, f.NAT.Dport = 0, 0
 	}
-	if has.Any(flow.HasMasterPort|flow.HasMaster) || seen&bit(numMasterProto) != 0 {
-		if !has.Has(flow.HasMaster) || seen&bit(numMasterProto) == 0 {
-			has &^= flow.HasMaster | flow.HasMasterPort
-			f.Master = flow.Key{}
-		}
+	if !has.Has(flow.HasMaster) || seen&bit(numMasterProto) == 0 {
+		has &^= flow.HasMaster | flow.HasMasterPort
+		f.Master = flow.Key{}
 	}
 	if f.Zone == 0 {
 		has &^= flow.HasZone
