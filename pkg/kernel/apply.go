@@ -18,19 +18,23 @@ import (
 //
 //	commit   create ── ok ─────────────────────────────── Created, Replaced
 //	           │ exists
-//	         look ── same tuples ──► change ── ok ─────── Updated
-//	           │ other tuples          │ refused
-//	           └──────────► remove ◄───┘
-//	                          └─► create
+//	         probe ── same tuples ─────────────────────── Updated
+//	           │ other tuples, or the change is refused
+//	         remove ──► create
 //
-// Requests ask for no acknowledgement, so only refusals are answered, each
-// with the sequence number of its request; the last request of a send does,
-// and its answer shows that no other is missing.
+// A probe is an update whose event also comes back to us (NLM_F_ECHO), for an
+// update is found by its original tuple alone and says nothing about the
+// translation of what it changed. Everything else asks for no acknowledgement,
+// so only refusals are answered, each with the sequence number of its request;
+// the last request of a send does, and its answer shows that no other is
+// missing. Answers are what costs: a request with one takes the kernel and us
+// twice as long as one without.
 type step uint8
 
 const (
 	stepDone        step = iota
 	stepCreate           // create it, unless one of its tuples exists
+	stepProbe            // update it in place and see what that was
 	stepLook             // see what has the original tuple
 	stepLookReply        // see what else has the reply tuple
 	stepChange           // update it in place
@@ -41,6 +45,7 @@ const (
 // stepRequest is what each step sends.
 var stepRequest = [...]request{
 	stepCreate:      reqCreate,
+	stepProbe:       reqProbe,
 	stepLook:        reqGet,
 	stepLookReply:   reqGetReply,
 	stepChange:      reqUpdate,
@@ -85,28 +90,41 @@ type existing struct {
 	id     uint32
 }
 
-func (w *Writer) apply(flows []flow.Flow, results []Result, k kind) error {
-	if len(results) < len(flows) {
+func (w *Writer) apply(flows []flow.Flow, known []Known, results []Result, k kind) error {
+	if len(results) < len(flows) || known != nil && len(known) < len(flows) {
 		panic("kernel: fewer results than flows")
 	}
 	clear(results[:len(flows)])
 	w.kind = k
 	for len(flows) > 0 {
 		n := min(len(flows), batchSize)
+		w.begin(n, known)
 		if err := w.batch(flows[:n], results[:n]); err != nil {
 			return err
 		}
-		flows, results = flows[n:], results[n:]
+		if flows, results = flows[n:], results[n:]; known != nil {
+			known = known[n:]
+		}
 	}
 	return nil
 }
 
+// begin puts n flows at their first step.
+func (w *Writer) begin(n int, known []Known) {
+	first := w.firstStep()
+	for i := range n {
+		w.slots[i] = slot{step: first}
+		if known != nil && known[i] != Unknown {
+			w.slots[i].step = knownStep[known[i]]
+		}
+	}
+}
+
+// knownStep is where a commit begins with a flow.
+var knownStep = [...]step{Missing: stepCreate, Same: stepChange, Other: stepRemove}
+
 // batch takes up to batchSize flows through all their rounds.
 func (w *Writer) batch(flows []flow.Flow, results []Result) error {
-	first := w.firstStep()
-	for i := range flows {
-		w.slots[i] = slot{step: first}
-	}
 	losses := 0
 	for w.unfinished(len(flows)) {
 		lost, err := w.round(flows, results)
@@ -132,7 +150,7 @@ func (w *Writer) firstStep() step {
 	case w.kind == kindUpdate:
 		return stepChange
 	case w.existing:
-		return stepLook
+		return stepProbe
 	}
 	return stepCreate
 }
@@ -168,12 +186,10 @@ func (w *Writer) round(flows []flow.Flow, results []Result) (lost bool, err erro
 		if last < 0 {
 			return lost, nil
 		}
-		base := w.seq
-		w.seq += uint32(len(flows))
 		if err := w.send(); err != nil {
 			return lost, err
 		}
-		complete, err := w.collect(flows, results, base, last)
+		complete, err := w.collect(flows, results, last)
 		if err != nil {
 			return lost, err
 		}
@@ -193,6 +209,8 @@ func (w *Writer) round(flows []flow.Flow, results []Result) (lost bool, err erro
 // request ends the send, -1 if there is none.
 func (w *Writer) build(flows []flow.Flow, i int) (next, last int) {
 	w.enc.buf = w.enc.buf[:0]
+	w.base = w.sequence(uint32(len(flows)))
+	w.echoed = i
 	start := 0
 	last = -1
 	for ; i < len(flows) && len(w.enc.buf) < sendLimit-maxRequest; i++ {
@@ -203,13 +221,23 @@ func (w *Writer) build(flows []flow.Flow, i int) (next, last int) {
 		}
 		start, last = len(w.enc.buf), i
 		w.shape(s, &flows[i])
-		w.enc.flow(stepRequest[s.step], w.seq+uint32(i), &w.flow)
+		w.enc.flow(stepRequest[s.step], w.base+uint32(i), &w.flow)
 		w.Stats.Requests++
 	}
 	if last >= 0 {
 		w.enc.demandAck(start)
 	}
 	return i, last
+}
+
+// sequence reserves n sequence numbers. Zero is not among them: events have it.
+func (w *Writer) sequence(n uint32) (first uint32) {
+	if w.seq+n < w.seq || w.seq == 0 {
+		w.seq = 1
+	}
+	first = w.seq
+	w.seq += n
+	return first
 }
 
 func (w *Writer) send() error {
@@ -235,7 +263,7 @@ func (w *Writer) write(fd uintptr) {
 
 // collect takes the answers off the socket. complete says that the answer to
 // the last request was among them and that the socket lost none.
-func (w *Writer) collect(flows []flow.Flow, results []Result, base uint32, last int) (complete bool, err error) {
+func (w *Writer) collect(flows []flow.Flow, results []Result, last int) (complete bool, err error) {
 	overrun := false
 	for {
 		switch err := w.recv.receive(false); {
@@ -249,14 +277,8 @@ func (w *Writer) collect(flows []flow.Flow, results []Result, base uint32, last 
 		}
 		for w.recv.more() {
 			datagram, _ := w.recv.datagram()
-			for {
-				m, rest, ok := nextMessage(datagram)
-				if !ok {
-					break
-				}
-				datagram = rest
-				i := m.seq - base
-				if i < uint32(len(flows)) && w.slots[i].sent && w.answer(flows, results, int(i), &m) && int(i) == last {
+			for m, rest, ok := nextMessage(datagram); ok; m, rest, ok = nextMessage(rest) {
+				if w.answer(flows, results, &m) == last {
 					complete = true
 				}
 			}
@@ -264,30 +286,54 @@ func (w *Writer) collect(flows []flow.Flow, results []Result, base uint32, last 
 	}
 }
 
-// answer takes one message about the request of flow i. final says that no
-// other message about that request follows.
-func (w *Writer) answer(flows []flow.Flow, results []Result, i int, m *message) (final bool) {
-	s := &w.slots[i]
-	switch {
-	case m.typ == msgCtNew && !s.answered:
-		if s.step != stepLook && s.step != stepLookReply {
-			return false
-		}
-		s.answered = true
-		if err := DecodeFlow(m.body, &w.found); err != nil {
-			w.fail(s, &results[i], unix.EBADMSG)
-			return false
-		}
-		w.saw(s, &results[i], &flows[i])
-		return false
-	case m.typ == unix.NLMSG_ERROR:
-		if errno := errorCode(m.body); errno != 0 && !s.answered {
-			s.answered = true
-			w.refused(s, &results[i], &flows[i], errno)
-		}
-		return true
+// answer takes one message. It returns the flow about whose request there is
+// nothing more to come, -1 if more may come or the message is none of ours.
+func (w *Writer) answer(flows []flow.Flow, results []Result, m *message) int {
+	i := -1
+	if n := m.seq - w.base; n < uint32(len(flows)) && w.slots[n].sent {
+		i = int(n)
 	}
-	return false
+	switch {
+	case m.typ == msgCtNew:
+		w.entry(flows, results, m, i)
+		return -1
+	case m.typ != unix.NLMSG_ERROR || i < 0:
+		return -1
+	}
+	if errno := errorCode(m.body); errno != 0 && !w.slots[i].answered {
+		w.slots[i].answered = true
+		w.refused(&w.slots[i], &results[i], &flows[i], errno)
+	}
+	return i
+}
+
+// entry takes a message that holds an entry: the answer to a look, which has
+// its number, or the echo of a probe, which has none.
+func (w *Writer) entry(flows []flow.Flow, results []Result, m *message, i int) {
+	if err := DecodeFlow(m.body, &w.found); err != nil {
+		return // unanswered, which a look does not take for success
+	}
+	if m.seq == 0 {
+		i = w.probed(flows)
+	}
+	if i < 0 || w.slots[i].answered {
+		return
+	}
+	w.slots[i].answered = true
+	w.saw(&w.slots[i], &results[i], &flows[i])
+}
+
+// probed finds the flow whose probe w.found echoes, -1 if there is none.
+// Echoes come in the order of the requests.
+func (w *Writer) probed(flows []flow.Flow) int {
+	for i := w.echoed; i < len(flows); i++ {
+		s := &w.slots[i]
+		if s.sent && !s.answered && s.step == stepProbe && hasTuple(&w.found, &flows[i].Key) {
+			w.echoed = i + 1
+			return i
+		}
+	}
+	return -1
 }
 
 // finish moves on the flows about which the kernel had nothing to say.

@@ -14,14 +14,15 @@ type request uint8
 const (
 	reqCreate      request = 1 << iota // fails if the original or the reply tuple exists
 	reqUpdate                          // of an existing entry, found by its original tuple
+	reqProbe                           // reqUpdate that answers with the entry
 	reqGet                             // by original tuple
 	reqDelete                          // by original tuple, and ID if known
 	reqGetReply                        // by reply tuple
 	reqDeleteReply                     // by reply tuple, and ID if known
 
-	reqByOrig  = reqCreate | reqUpdate | reqGet | reqDelete
+	reqByOrig  = reqCreate | reqUpdate | reqProbe | reqGet | reqDelete
 	reqByReply = reqGetReply | reqDeleteReply
-	reqWrite   = reqCreate | reqUpdate
+	reqWrite   = reqCreate | reqUpdate | reqProbe
 )
 
 // header is the message type and the flags of a request.
@@ -31,6 +32,8 @@ func (r request) header() (msgType, flags uint16) {
 		return msgCtNew, unix.NLM_F_REQUEST | unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	case reqUpdate:
 		return msgCtNew, unix.NLM_F_REQUEST
+	case reqProbe:
+		return msgCtNew, unix.NLM_F_REQUEST | unix.NLM_F_ECHO
 	case reqDelete, reqDeleteReply:
 		return msgCtDelete, unix.NLM_F_REQUEST
 	}

@@ -36,7 +36,8 @@ func (w *Writer) DeleteExpect(x *flow.Expect) error {
 
 func (w *Writer) askExpect(msgType uint16, x *flow.Expect) error {
 	w.enc.buf = w.enc.buf[:0]
-	w.enc.expect(msgType, w.seq, x)
+	w.base = w.sequence(1)
+	w.enc.expect(msgType, w.base, x)
 	return w.ask()
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 // Flush deletes every flow of the table for which filter says true (nil: every
-// flow) and returns how many it deleted. Each is deleted by its ID, so a
-// connection that reuses the addresses meanwhile is not hit. The table is read
+// flow) and returns how many it deleted. Each is deleted by its ID, so that a
+// connection that reuses the addresses meanwhile is spared (as far as the
+// kernel's IDs tell: it derives them from tuple and memory address). The table is read
 // while it is emptied; memory is one batch. Flows that the kernel refuses to
 // delete do not end the flush and are joined into the error.
 //
@@ -74,7 +75,8 @@ func (s *sweep) delete() error {
 // FlushExpect deletes all expectations.
 func (w *Writer) FlushExpect() error {
 	w.enc.buf = w.enc.buf[:0]
-	start := w.enc.header(msgExpDelete, unix.NLM_F_REQUEST|unix.NLM_F_ACK, w.seq, unix.AF_UNSPEC)
+	w.base = w.sequence(1)
+	start := w.enc.header(msgExpDelete, unix.NLM_F_REQUEST|unix.NLM_F_ACK, w.base, unix.AF_UNSPEC)
 	w.enc.end(start)
 	if err := w.ask(); err != nil {
 		return fmt.Errorf("flush expectations: %w", err)
@@ -82,11 +84,10 @@ func (w *Writer) FlushExpect() error {
 	return nil
 }
 
-// ask sends the one request in the buffer, which demands an ACK under w.seq,
+// ask sends the one request in the buffer, which demands an ACK under w.base,
 // and returns the kernel's answer as an error: nil or an errno.
 func (w *Writer) ask() error {
-	seq := w.seq
-	w.seq++
+	seq := w.base
 	w.Stats.Requests++
 	if err := w.send(); err != nil {
 		return err

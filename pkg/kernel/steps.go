@@ -31,7 +31,7 @@ func (w *Writer) shape(s *slot, f *flow.Flow) {
 	switch s.step {
 	case stepCreate:
 		shapeCreate(g)
-	case stepChange:
+	case stepProbe, stepChange:
 		shapeChange(g, s, w.kind == kindCommit)
 	case stepRemove:
 		if w.kind != kindDelete {
@@ -85,6 +85,8 @@ func (w *Writer) accepted(s *slot, r *Result) {
 		} else {
 			s.end(r, Created)
 		}
+	case stepProbe:
+		w.to(s, r, stepLook) // no echo: the entry is not one that has events
 	case stepChange:
 		s.end(r, Updated)
 	case stepRemove, stepRemoveReply:
@@ -106,14 +108,11 @@ func (w *Writer) refused(s *slot, r *Result, f *flow.Flow, errno syscall.Errno) 
 	switch s.step {
 	case stepCreate:
 		next = s.afterCreate(f, errno)
-	case stepChange:
+	case stepProbe, stepChange:
 		next = s.afterChange(f, errno)
 	case stepLook:
 		if errno == unix.ENOENT {
-			next = stepCreate
-			if s.clashed {
-				next = stepLookReply
-			}
+			next = s.afterMissing()
 		}
 	case stepLookReply:
 		if errno == unix.ENOENT {
@@ -140,7 +139,7 @@ func (s *slot) afterCreate(f *flow.Flow, errno syscall.Errno) step {
 	switch {
 	case errno == unix.EEXIST:
 		s.clashed = true
-		return stepLook
+		return stepProbe
 	case errno == unix.EOPNOTSUPP && s.canDrop(f, flow.HasHelper):
 		return stepCreate
 	}
@@ -151,13 +150,22 @@ func (s *slot) afterCreate(f *flow.Flow, errno syscall.Errno) step {
 func (s *slot) afterChange(f *flow.Flow, errno syscall.Errno) step {
 	switch {
 	case errno == unix.ENOENT:
-		return stepCreate
+		return s.afterMissing()
 	case errno == unix.ENOSPC && s.canDrop(f, flow.HasLabels):
-		return stepChange // no rule uses labels here, so the kernel keeps none
+		return s.step // no rule uses labels here, so the kernel keeps none
 	case (errno == unix.EBUSY || errno == unix.EPERM) && !s.looked:
 		return stepLook // the status tells what it insists on
 	}
 	return stepRemove
+}
+
+// afterMissing is where it leads that nothing has the original tuple: if the
+// create clashed all the same, it was the reply tuple.
+func (s *slot) afterMissing() step {
+	if s.clashed {
+		return stepLookReply
+	}
+	return stepCreate
 }
 
 // canDrop gives up an attribute that the kernel does not know what to do with.
@@ -183,11 +191,29 @@ func (w *Writer) saw(s *slot, r *Result, f *flow.Flow) {
 		return
 	}
 	s.looked = true
-	if sameTuples(&w.found, f) {
+	switch {
+	case !sameTuples(&w.found, f):
+		w.to(s, r, stepRemove)
+	case s.step == stepProbe && !s.keepsLabels(f):
+		s.end(r, Updated)
+	default:
 		w.to(s, r, stepChange)
-		return
 	}
-	w.to(s, r, stepRemove)
+}
+
+// keepsLabels says that the entry has labels of which the flow knows nothing.
+func (s *slot) keepsLabels(f *flow.Flow) bool {
+	return s.have.has.Has(flow.HasLabels) && !f.Has.Has(flow.HasLabels)
+}
+
+// hasTuple says that one direction of f is k.
+func hasTuple(f *flow.Flow, k *flow.Key) bool {
+	if f.Key == *k {
+		return true
+	}
+	r, _ := f.Reply()
+	r.Zone = k.Zone
+	return r == *k
 }
 
 // sameTuples says that both directions look the same on the wire. Zones need

@@ -86,6 +86,61 @@ func TestCommitOverExisting(t *testing.T) {
 	}
 }
 
+func TestCommitKnown(t *testing.T) {
+	a := newFlow(flow.IPv4, flow.ProtoTCP)
+	b := with(a, sport(2), snat)
+	for _, c := range []struct {
+		name string
+		have []flow.Flow
+		put  flow.Flow
+		say  Known
+		want Outcome
+	}{
+		{"nothing", nil, b, Unknown, Created},
+		{"missing", nil, b, Missing, Created},
+		{"missing, wrong", []flow.Flow{b}, b, Missing, Updated},
+		{"same", []flow.Flow{b}, b, Same, Updated},
+		{"same, status shrinks", []flow.Flow{b}, with(b, func(f *flow.Flow) { f.Status = 0 }), Same, Updated},
+		{"same, wrong", []flow.Flow{a}, b, Same, Created},
+		{"other", []flow.Flow{with(b, spat)}, b, Other, Replaced},
+		{"other, wrong", nil, b, Other, Created},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ownNetNS(t)
+			w := openWriter(t, WriterConfig{})
+			commit(t, w, Created, c.have...)
+			results := make([]Result, 1)
+			if err := w.CommitKnown([]flow.Flow{c.put}, []Known{c.say}, results); err != nil || results[0].Outcome != c.want {
+				t.Fatalf("got %+v, %v, want %d", results[0], err, c.want)
+			}
+			got := table(t)[c.put.Key]
+			c.put.Status |= got.Status & statusGrowing
+			for _, d := range diff(&c.put, &got) {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestCommitWithoutEvents: probes have no echo then, and the flows still come
+// out right.
+func TestCommitWithoutEvents(t *testing.T) {
+	ownNetNS(t)
+	setSysctl(t, "nf_conntrack_events", "0")
+	w := openWriter(t, WriterConfig{})
+	same, other := newFlow(flow.IPv4, flow.ProtoTCP), with(newFlow(flow.IPv6, flow.ProtoUDP), snat)
+	commit(t, w, Created, same, with(other, dnat))
+	results := make([]Result, 2)
+	flows := []flow.Flow{with(same, mark(4)), other}
+	if err := w.Commit(flows, results); err != nil {
+		t.Fatal(err)
+	}
+	if results[0].Outcome != Updated || results[1].Outcome != Replaced {
+		t.Errorf("got %+v, want Updated and Replaced", results)
+	}
+	compare(t, flows, []string{"same", "other"})
+}
+
 // TestCommitReplyTaken is about another entry that has the reply tuple.
 func TestCommitReplyTaken(t *testing.T) {
 	f := with(newFlow(flow.IPv4, flow.ProtoUDP), snat, spat)

@@ -69,7 +69,9 @@ type Writer struct {
 	sendFn  func(fd uintptr)
 	sendErr error
 
-	seq      uint32
+	seq      uint32 // of the next request
+	base     uint32 // of the present send: flow i has base+i
+	echoed   int    // flows before this one have had their echo
 	kind     kind
 	slots    [batchSize]slot
 	flow     flow.Flow // what a request is made from
@@ -132,7 +134,28 @@ func (w *Writer) Close() error { return w.sock.Close() }
 // The error is about the socket; flows without an answer then stay Failed with
 // errno 0.
 func (w *Writer) Commit(flows []flow.Flow, results []Result) error {
-	return w.apply(flows, results, kindCommit)
+	return w.apply(flows, nil, results, kindCommit)
+}
+
+// Known is what the caller of CommitKnown believes about a flow.
+type Known uint8
+
+// The beliefs. Same: an entry with these very tuples exists, and it has no
+// labels unless the flow has. Other: the original tuple exists with another
+// reply tuple.
+const (
+	Unknown Known = iota
+	Missing
+	Same
+	Other
+)
+
+// CommitKnown is Commit for a caller that follows the table and knows for the
+// most part what is in it: each flow then takes one request and, if it goes
+// well, no answer. A wrong Missing or Other costs another request; a wrong Same
+// leaves an existing entry with its translation. known[i] is about flows[i].
+func (w *Writer) CommitKnown(flows []flow.Flow, known []Known, results []Result) error {
+	return w.apply(flows, known, results, kindCommit)
 }
 
 // Update changes what the flows know and leaves the rest, as for an update
@@ -140,11 +163,11 @@ func (w *Writer) Commit(flows []flow.Flow, results []Result) error {
 // existing entry stay. A flow that does not exist is created, and one whose
 // change the kernel refuses is replaced.
 func (w *Writer) Update(flows []flow.Flow, results []Result) error {
-	return w.apply(flows, results, kindUpdate)
+	return w.apply(flows, nil, results, kindUpdate)
 }
 
 // Delete deletes the flows by original tuple and zone, and if HasID is set
 // only the very entry with that ID. A missing flow is Absent.
 func (w *Writer) Delete(flows []flow.Flow, results []Result) error {
-	return w.apply(flows, results, kindDelete)
+	return w.apply(flows, nil, results, kindDelete)
 }
