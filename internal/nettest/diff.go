@@ -30,7 +30,7 @@ var kernelFields = append([]field{
 }, cacheFields...)
 
 var rawFields = []field{
-	{"status", func(e *Entry) any { return fmt.Sprintf("%#x", e.Raw.Status) }},
+	{"status", func(e *Entry) any { return fmt.Sprintf("%#x", e.Raw.significantStatus()) }},
 	{"labels", func(e *Entry) any { return fmt.Sprintf("%x", e.Raw.Labels) }},
 	{"sequence adjustment", func(e *Entry) any { return e.Raw.SeqAdj }},
 	{"synproxy", func(e *Entry) any { return e.Raw.Synproxy }},
@@ -110,6 +110,17 @@ func (k KernelDiff) committedTags(e *Entry) [2]uint32 {
 		tags[0] = tags[0]&^0xff | 8
 	}
 	return tags
+}
+
+// significantStatus leaves out the "translation settled" bits of a flow that
+// isn't translated. The kernel sets them on every flow that passed a NAT hook,
+// they don't change what happens to its packets, and no commit asks for them.
+func (r *RawEntry) significantStatus() uint32 {
+	const srcNAT, dstNAT, settled = 1 << 4, 1 << 5, 1<<7 | 1<<8
+	if r.Status&(srcNAT|dstNAT) == 0 {
+		return r.Status &^ settled
+	}
+	return r.Status
 }
 
 func fieldsDiffer(fields []field) func(a, b *Entry) []string {
