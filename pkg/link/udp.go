@@ -64,7 +64,7 @@ func openUDP(cfg Config) (Link, error) {
 	l := &udp{name: cfg.Interface, mtu: payload(dev.mtu, local), out: newOutgoing(sendBatch)}
 	l.sendFn, l.recvFn = l.sendSome, l.recvSome
 	l.guard = newGuard(cfg.Interface, dev.index, peer)
-	if peer.IsValid() {
+	if peer.IsValid() && !peer.IsUnspecified() {
 		l.peer = sockaddr(netip.AddrPortFrom(peer, cfg.Port), dev.index)
 	}
 	if l.rx, err = receiver(&cfg, netip.AddrPortFrom(local, cfg.Port), dev.index); err != nil {
@@ -165,6 +165,8 @@ func (l *udp) Send(batch [][]byte) (sent int, err error) {
 	return l.done, nil
 }
 
+// sendSome sends what the socket takes. A system call reports an error only
+// of its first datagram, so each error is about batch[done].
 func (l *udp) sendSome(fd uintptr) {
 	if !l.connected && !l.connect(int(fd)) {
 		l.count.sendErrors.Add(uint64(len(l.batch)))
@@ -173,8 +175,7 @@ func (l *udp) sendSome(fd uintptr) {
 	}
 	bounced := false
 	for l.done < len(l.batch) {
-		n := l.out.load(l.batch[l.done:])
-		n, e := sendmmsg(fd, l.out.msgs[:n])
+		n, e := sendmmsg(fd, l.out.msgs[:l.out.load(l.batch[l.done:])])
 		switch {
 		case e == 0:
 			l.countSent(l.batch[l.done : l.done+n])
@@ -189,14 +190,10 @@ func (l *udp) sendSome(fd uintptr) {
 			bounced = true
 		default:
 			// This one is lost. What hinders it may be a route or an address
-			// that went, and comes back as another: start over next time.
+			// that went, and comes back as another: connect anew next time.
 			l.count.sendErrors.Add(1)
 			l.done++
-			l.connected = e == unix.ECONNREFUSED || e == unix.EMSGSIZE
-			if !l.connected {
-				l.count.sendErrors.Add(uint64(len(l.batch) - l.done))
-				l.done = len(l.batch)
-			}
+			l.connected = false
 		}
 	}
 }

@@ -1,0 +1,162 @@
+package link
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// need skips a test that cannot run here; in CI nothing may be skipped.
+func need(t *testing.T, ok bool, what string) {
+	t.Helper()
+	if ok {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing", what)
+	}
+	t.Skipf("%s is missing", what)
+}
+
+// namespace is a network namespace held by one thread. It goes with it.
+type namespace struct {
+	tid  int
+	jobs chan func()
+}
+
+func newNamespace(t *testing.T) *namespace {
+	t.Helper()
+	need(t, os.Geteuid() == 0, "root")
+	_, err := exec.LookPath("ip")
+	need(t, err == nil, "the ip command")
+	n := &namespace{jobs: make(chan func())}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		n.tid = unix.Gettid()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		started <- err
+		for job := range n.jobs {
+			job()
+		}
+	}()
+	err = <-started
+	t.Cleanup(func() { close(n.jobs) })
+	need(t, err == nil, fmt.Sprintf("permission to make a network namespace (%v)", err))
+	n.ip(t, "link set lo up")
+	return n
+}
+
+// do runs a function within the namespace and waits for it. It must not end
+// the test with Fatal; use Error.
+func (n *namespace) do(fn func()) {
+	done := make(chan struct{})
+	n.jobs <- func() {
+		defer close(done)
+		fn()
+	}
+	<-done
+}
+
+func (n *namespace) ip(t *testing.T, lines ...string) {
+	t.Helper()
+	n.do(func() {
+		for _, line := range lines {
+			if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+				t.Errorf("ip %s: %v: %s", line, err, out)
+			}
+		}
+	})
+}
+
+// pair makes two namespaces with a cable in between, sync0 on both sides with
+// 10.9.0.1/24 and fd09::1/64 on the first and .2 on the second.
+func pair(t *testing.T) (a, b *namespace) {
+	t.Helper()
+	a, b = newNamespace(t), newNamespace(t)
+	cable(t, a, b, "sync0")
+	for i, n := range []*namespace{a, b} {
+		n.ip(t, fmt.Sprintf("addr add 10.9.0.%d/24 dev sync0", i+1), fmt.Sprintf("addr add fd09::%d/64 dev sync0 nodad", i+1))
+	}
+	return a, b
+}
+
+func cable(t *testing.T, a, b *namespace, name string) {
+	t.Helper()
+	a.ip(t, fmt.Sprintf("link add %s type veth peer name %s netns %d", name, name, b.tid))
+	for i, n := range []*namespace{a, b} {
+		// Link-local addresses of our own choice, usable at once.
+		n.ip(t, "link set "+name+" addrgenmode none", "link set "+name+" up",
+			fmt.Sprintf("addr add fe80::%d/64 dev %s nodad", i+1, name))
+		n.do(func() {
+			for _, dev := range []string{"all", name} {
+				os.WriteFile("/proc/sys/net/ipv4/conf/"+dev+"/rp_filter", []byte("0"), 0)
+			}
+		})
+	}
+}
+
+func ends(local, peer string) Config {
+	return Config{Transport: UDP, Interface: "sync0", Port: 3780,
+		Local: netip.MustParseAddr(local), Peer: netip.MustParseAddr(peer)}
+}
+
+func (n *namespace) open(t *testing.T, cfg Config) Link {
+	t.Helper()
+	var l Link
+	var err error
+	n.do(func() { l, err = Open(cfg) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// received is the text of datagrams, in order, until want of them are there.
+func (n *namespace) receive(t *testing.T, l Link, want int) (got []string, from []netip.Addr) {
+	t.Helper()
+	n.do(func() { got, from = receive(t, l, want) })
+	if len(got) < want {
+		t.Fatalf("received only %d of %d: %+v", len(got), want, l.Stats())
+	}
+	return got, from
+}
+
+func receive(t *testing.T, l Link, want int) (got []string, from []netip.Addr) {
+	timeout := time.AfterFunc(10*time.Second, func() { l.Close() })
+	defer timeout.Stop()
+	b := NewBatch(32, 2048)
+	for len(got) < want {
+		n, err := l.Recv(b)
+		if err != nil {
+			t.Errorf("after %d of %d: %v", len(got), want, err)
+			return got, from
+		}
+		if n == 0 || n != b.Len() {
+			t.Errorf("Recv says %d, the batch %d", n, b.Len())
+		}
+		for i := range n {
+			got, from = append(got, string(b.Datagram(i))), append(from, b.From(i))
+		}
+	}
+	return got, from
+}
+
+func send(t *testing.T, l Link, texts ...string) {
+	t.Helper()
+	batch := make([][]byte, len(texts))
+	for i, s := range texts {
+		batch[i] = []byte(s)
+	}
+	if n, err := l.Send(batch); n != len(batch) || err != nil {
+		t.Errorf("sent %d of %d: %v", n, len(batch), err)
+	}
+}
