@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
@@ -240,7 +241,10 @@ func (e *encoder) bytes(t attr, b []byte) {
 // name writes a NUL-padded name with exactly one NUL. A name that fills the
 // array loses its last character, as the kernel's limit counts the NUL.
 func (e *encoder) name(t attr, padded []byte) {
-	n := min(len(flow.Name(padded)), len(padded)-1)
+	n := bytes.IndexByte(padded[:len(padded)-1], 0)
+	if n < 0 {
+		n = len(padded) - 1
+	}
 	e.attr(t, n+1)
 	e.buf = append(e.buf, padded[:n]...)
 	for range 4 - n&3 {

@@ -128,7 +128,9 @@ func newFlow(family, proto uint8) flow.Flow {
 	case f.HasRealPorts():
 		f.Sport, f.Dport = 40000, 8080
 	}
-	f.Has |= flow.HasPorts
+	if f.HasRealPorts() || f.IsICMP() || proto == flow.ProtoGRE {
+		f.Has |= flow.HasPorts
+	}
 	switch proto {
 	case flow.ProtoTCP:
 		f.State = 3
