@@ -1,0 +1,218 @@
+// Package daemon is the shell around pkg/node: it opens the edges (ctnetlink,
+// the sync link, the control socket), runs the node under one lock, and owns
+// life cycle, logging and the table of control requests.
+//
+// There is no main loop. Whoever wakes up with work, be it kernel events,
+// datagrams, a timer or a request, enters the node under the lock, feeds what
+// it has, sends what comes out and leaves: handing each batch to a loop
+// goroutine was measured to cost three times the CPU. Nothing inside blocks;
+// commits, dumps and sweeps enter many times with small pieces.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/conntrackgo/conntrackgo/pkg/confparse"
+	"github.com/conntrackgo/conntrackgo/pkg/ctl"
+	"github.com/conntrackgo/conntrackgo/pkg/kernel"
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+// A Daemon is a running node and its edges. sync is nil in a daemon whose
+// configuration has no Sync section: it answers and does nothing.
+type Daemon struct {
+	cfg     *confparse.Config
+	log     *logrus.Logger
+	started time.Time
+	stop    context.CancelFunc
+
+	lock     *ctl.LockFile
+	logFile  *logFile
+	counters ctl.Counters
+	listener net.Listener
+
+	sync *syncer
+}
+
+// syncer is what only a daemon with a Sync section has.
+type syncer struct {
+	link   link.Link
+	events *kernel.Events
+	commit *kernel.Writer // commits
+	flush  *kernel.Writer // flushes ordered by the operator
+
+	mu     sync.Mutex // guards what follows
+	node   *node.Node
+	timer  *time.Timer
+	armed  time.Duration
+	batch  [][]byte
+	used   [][]byte
+	size   int
+	closed bool
+
+	resync  sync.Mutex // one dump of the kernel's table at a time
+	flushMu sync.Mutex // guards the flush writer
+	purge   purge
+	kernel  kernelCounters
+}
+
+// Run runs a daemon until ctx ends, SIGTERM or SIGINT comes, or a client
+// orders it (-k). In a process started by Background it detaches from the
+// terminal once everything works.
+func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	d := &Daemon{cfg: cfg, log: log, started: time.Now(), stop: stop}
+	defer d.close()
+	if err := d.open(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	d.serve(ctx, g)
+	err := d.start(ctx)
+	if err == nil {
+		log.Info("initialization completed")
+		err = d.ready()
+	}
+	if err != nil {
+		stop()
+		return errors.Join(err, g.Wait())
+	}
+	<-ctx.Done()
+	log.Info("---- shutdown received ----")
+	d.notify(sd.SdNotifyStopping)
+	d.closeEdges()
+	return g.Wait()
+}
+
+// open takes the lock first: whoever holds it may replace a stale socket.
+func (d *Daemon) open() (err error) {
+	if err := d.cfg.CheckStart(); err != nil {
+		return err
+	}
+	if err := checkSupported(d.cfg); err != nil {
+		return err
+	}
+	if d.logFile, err = addDestinations(d.log, d.cfg); err != nil {
+		return err
+	}
+	if d.lock, err = ctl.Lock(d.cfg.LockFile); err != nil {
+		return err
+	}
+	if d.cfg.Socket != "" {
+		if d.listener, err = ctl.Listen(d.cfg.Socket); err != nil {
+			return err
+		}
+	} else {
+		d.log.Warn("no UNIX { Path } in the configuration: no client can connect")
+	}
+	setScheduler(d.log, d.cfg.Scheduler)
+	if d.cfg.Sync {
+		d.sync, err = d.openSync()
+	}
+	return err
+}
+
+// serve starts the goroutines of all edges.
+func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
+	if d.listener != nil {
+		g.Go(func() error {
+			return ctl.Serve(ctx, d.listener, d.requests(), ctl.Config{Counters: &d.counters})
+		})
+	}
+	if d.sync != nil {
+		g.Go(func() error { return d.readEvents(ctx) })
+		g.Go(func() error { return d.readLink(ctx) })
+	}
+	g.Go(func() error { return d.onHangup(ctx) })
+	g.Go(func() error { return d.watchdog(ctx) })
+}
+
+// start fills the internal cache. Events are already being read, so nothing
+// that happens meanwhile is missed (see node.BeginSweep).
+func (d *Daemon) start(ctx context.Context) error {
+	if d.sync == nil {
+		return nil
+	}
+	err := d.readTable(ctx, node.Start)
+	if errors.Is(err, kernel.ErrTorn) {
+		d.log.Warnf("%v: some entries may be missing until -R", err)
+		return nil
+	}
+	return err
+}
+
+// onHangup reopens the log file: SIGHUP is what log rotation sends.
+func (d *Daemon) onHangup(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			if d.logFile == nil {
+				continue
+			}
+			if err := d.logFile.reopen(); err != nil {
+				d.log.Errorf("%v", err)
+			}
+		}
+	}
+}
+
+// closeEdges ends every blocking read. The node stays readable for requests
+// that are still being answered.
+func (d *Daemon) closeEdges() {
+	s := d.sync
+	if s == nil {
+		return
+	}
+	s.purge.cancel()
+	s.mu.Lock()
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	if s.events != nil {
+		s.events.Close()
+	}
+	if s.link != nil {
+		s.link.Close()
+	}
+}
+
+// close gives everything back; the lock goes last.
+func (d *Daemon) close() {
+	d.closeEdges()
+	if s := d.sync; s != nil {
+		for _, w := range []*kernel.Writer{s.commit, s.flush} {
+			if w != nil {
+				w.Close()
+			}
+		}
+	}
+	if d.listener != nil {
+		d.listener.Close()
+	}
+	if d.lock != nil {
+		if err := d.lock.Unlock(); err != nil {
+			d.log.Errorf("%v", err)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+const (
+	sendBatch    = 64 // datagrams handed to the link at once
+	sendRounds   = 16 // batches sent before the lock is given up
+	sendPatience = 20 * time.Millisecond
+)
+
+// now is the node's clock: monotonic, zero at the start.
+func (d *Daemon) now() time.Duration { return time.Since(d.started) }
+
+// enter runs fn inside the node and sends what comes of it.
+func (d *Daemon) enter(fn func(n *node.Node, now time.Duration)) {
+	s := d.sync
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := d.now()
+	fn(s.node, now)
+	if !s.closed {
+		d.drain(now)
+	}
+}
+
+// drain sends what the node has and arms the timer. Where a socket stays full
+// what is left of the batch is lost like any datagram, and asked for again by
+// the peer.
+func (d *Daemon) drain(now time.Duration) {
+	s := d.sync
+	more := true
+	for round := 0; more && round < sendRounds; round++ {
+		s.used = s.used[:0]
+		for len(s.used) < sendBatch {
+			i := len(s.used)
+			s.batch[i] = s.node.Next(now, s.batch[i], s.size)
+			if len(s.batch[i]) == 0 {
+				more = false
+				break
+			}
+			s.used = append(s.used, s.batch[i])
+		}
+		d.send(s.used)
+	}
+	if !s.node.Expire(sweepChunk) {
+		more = true
+	}
+	d.sayNotices()
+	next := s.node.Deadline()
+	if more {
+		next = now
+	}
+	s.arm(now, next)
+}
+
+func (d *Daemon) send(batch [][]byte) {
+	deadline := time.Now().Add(sendPatience)
+	for len(batch) > 0 {
+		sent, err := d.sync.link.Send(batch)
+		if err != nil {
+			return
+		}
+		batch = batch[sent:]
+		if len(batch) > 0 && d.sync.link.WaitWritable(deadline) != nil {
+			return
+		}
+	}
+}
+
+// arm makes the timer fire at the latest at next. A timer that fires early
+// does nothing but arm itself again, which is cheaper than to move it with
+// every batch.
+func (s *syncer) arm(now, next time.Duration) {
+	if s.armed > now && s.armed <= next {
+		return
+	}
+	s.armed = next
+	s.timer.Reset(max(next-now, 0))
+}
+
+func (d *Daemon) onTimer() {
+	d.enter(func(n *node.Node, now time.Duration) {
+		d.sync.armed = 0
+		n.Tick(now)
+	})
+}
+
+// sayNotices logs what the node noticed.
+func (d *Daemon) sayNotices() {
+	for {
+		x, ok := d.sync.node.NextNotice()
+		if !ok {
+			return
+		}
+		switch x.Kind {
+		case node.HashLimitReached:
+			d.log.Warnf("%s cache is full (HashLimit %d): new flows are not replicated; raise HashLimit", x.Which, x.Count)
+		case node.ResyncRequested:
+			d.log.Info("resync requested by other node")
+		case node.PeerRestarted:
+			d.log.Info("the other node has (re)started: exchanging all entries")
+		case node.ResyncComplete:
+			d.log.Info("resync completed: the external cache has all entries of the other node")
+		case node.ResyncGaps:
+			d.log.Warn("the other node's bulk updates keep having gaps: entries it no longer has may stay in the external cache; check the sync link and the receive buffers")
+		}
+	}
+}

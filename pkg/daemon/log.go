@@ -1,0 +1,153 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/syslog"
+	"os"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+	logrussyslog "github.com/sirupsen/logrus/hooks/syslog"
+
+	"github.com/conntrackgo/conntrackgo/pkg/confparse"
+)
+
+// Formatter writes lines as the C daemon does, so that scripts that read its
+// log go on working: [Sun Nov 22 18:37:22 2026] (pid=27836) [notice] text.
+type Formatter struct{}
+
+// Format implements logrus.Formatter.
+func (Formatter) Format(e *logrus.Entry) ([]byte, error) {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "[%s] (pid=%d) [%s] %s\n",
+		e.Time.Format("Mon Jan _2 15:04:05 2006"), os.Getpid(), levelWord(e.Level), e.Message)
+	return b.Bytes(), nil
+}
+
+// levelWord maps logrus levels to the C daemon's words; what an operator
+// should read is logged at Info and called a notice.
+func levelWord(l logrus.Level) string {
+	switch l {
+	case logrus.InfoLevel:
+		return "notice"
+	case logrus.WarnLevel:
+		return "warning"
+	case logrus.DebugLevel, logrus.TraceLevel:
+		return "info"
+	default:
+		return "ERROR"
+	}
+}
+
+// NewLogger returns a logger that writes notices to stdout and anything worse
+// to stderr.
+func NewLogger(stdout, stderr io.Writer) *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	log.SetFormatter(Formatter{})
+	log.AddHook(&writerHook{w: stdout, levels: []logrus.Level{logrus.InfoLevel}})
+	log.AddHook(&writerHook{w: stderr, levels: []logrus.Level{
+		logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel, logrus.WarnLevel}})
+	return log
+}
+
+// A writerHook copies entries of some levels to a writer.
+type writerHook struct {
+	mu     sync.Mutex
+	w      io.Writer
+	levels []logrus.Level
+}
+
+func (h *writerHook) Levels() []logrus.Level { return h.levels }
+
+func (h *writerHook) Fire(e *logrus.Entry) error {
+	line, err := Formatter{}.Format(e)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err = h.w.Write(line)
+	return err
+}
+
+// logFile is the LogFile destination; reopen serves log rotation.
+type logFile struct {
+	path string
+	mu   sync.Mutex
+	f    *os.File
+}
+
+func openLogFile(path string) (*logFile, error) {
+	l := &logFile{path: path}
+	return l, l.reopen()
+}
+
+func (l *logFile) reopen() error {
+	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open log file: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.f != nil {
+		l.f.Close()
+	}
+	l.f = f
+	return nil
+}
+
+func (l *logFile) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Write(b)
+}
+
+// syslogFacilities are the words of General { Syslog }.
+var syslogFacilities = map[string]syslog.Priority{
+	"daemon": syslog.LOG_DAEMON,
+	"local0": syslog.LOG_LOCAL0, "local1": syslog.LOG_LOCAL1,
+	"local2": syslog.LOG_LOCAL2, "local3": syslog.LOG_LOCAL3,
+	"local4": syslog.LOG_LOCAL4, "local5": syslog.LOG_LOCAL5,
+	"local6": syslog.LOG_LOCAL6, "local7": syslog.LOG_LOCAL7,
+}
+
+// addDestinations adds the log file and syslog of the configuration. A syslog
+// that cannot be reached is a warning: the C daemon would not even notice.
+func addDestinations(log *logrus.Logger, cfg *confparse.Config) (*logFile, error) {
+	if cfg.Syslog != "" {
+		hook, err := logrussyslog.NewSyslogHook("", "", syslogFacilities[cfg.Syslog]|syslog.LOG_INFO, "conntrack-tools")
+		if err != nil {
+			log.Warnf("can't reach syslog: %v", err)
+		} else {
+			log.AddHook(&syslogHook{hook})
+		}
+	}
+	if cfg.LogFile == "" {
+		return nil, nil
+	}
+	f, err := openLogFile(cfg.LogFile)
+	if err != nil {
+		return nil, err
+	}
+	log.AddHook(&writerHook{w: f, levels: logrus.AllLevels})
+	return f, nil
+}
+
+// syslogHook strips the prefix that syslog writes itself.
+type syslogHook struct{ *logrussyslog.SyslogHook }
+
+func (h *syslogHook) Fire(e *logrus.Entry) error {
+	switch e.Level {
+	case logrus.InfoLevel:
+		return h.Writer.Notice(e.Message)
+	case logrus.WarnLevel:
+		return h.Writer.Warning(e.Message)
+	case logrus.DebugLevel, logrus.TraceLevel:
+		return h.Writer.Info(e.Message)
+	default:
+		return h.Writer.Err(e.Message)
+	}
+}

@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+// report makes a handler of a function that appends a text. Without a Sync
+// section there is nothing to report but the process itself.
+func (d *Daemon) report(text func([]byte) []byte) handler {
+	return func(_ context.Context, w io.Writer) error {
+		if d.sync == nil {
+			return nil
+		}
+		_, err := w.Write(text(nil))
+		return err
+	}
+}
+
+func (d *Daemon) nodeStats() (st node.Stats) {
+	d.enter(func(n *node.Node, _ time.Duration) { st = n.Stats() })
+	return st
+}
+
+func (d *Daemon) generalReport(b []byte) []byte {
+	st := d.nodeStats()
+	b = appendCache(b, "internal", cacheStats(&st.Internal))
+	b = appendCache(b, "external", cacheStats(&st.External))
+	b = appendTraffic(b, &TrafficStats{Bytes: st.TrafficBytes, Packets: st.TrafficPackets})
+	b = appendActiveLink(b, d.linkStats())
+	return appendTracking(b, &TrackingStats{Malformed: st.Network.Malformed, Lost: st.Engine.Lost})
+}
+
+func (d *Daemon) networkReport(b []byte) []byte {
+	st := d.nodeStats()
+	b = appendNetwork(b, &NetworkStats{
+		Malformed: st.Network.Malformed, BadVersion: st.Network.BadVersion, BadHeader: st.Network.BadHeader,
+		BadPayload: st.Network.BadPayload, BadType: st.Network.BadType, Truncated: st.Network.Truncated,
+		BadSize: st.Network.BadSize, Lost: st.Engine.Lost, Before: st.Engine.Before,
+	})
+	return appendActiveLink(b, d.linkStats())
+}
+
+func (d *Daemon) cacheReport(b []byte) []byte {
+	st := d.nodeStats()
+	b = appendCacheDetail(b, "internal", cacheStats(&st.Internal))
+	return appendCacheDetail(b, "external", cacheStats(&st.External))
+}
+
+func cacheStats(s *node.CacheStats) *CacheStats {
+	return &CacheStats{
+		Objects: uint64(s.Total), Active: uint64(s.Active), Entries: uint64(s.Total),
+		Created: s.Created, Updated: s.Updated, Destroyed: s.Destroyed,
+		CreateFailed: s.CreateFailed, NoSpace: s.NoSpace,
+	}
+}
+
+func (d *Daemon) runtimeStats() *RuntimeStats {
+	s := &RuntimeStats{
+		Uptime:              time.Since(d.started),
+		LocalReadFailed:     d.counters.LocalReadFailed.Load(),
+		LocalUnknownRequest: d.counters.LocalUnknownRequest.Load(),
+	}
+	if d.sync == nil {
+		return s
+	}
+	st, ev := d.nodeStats(), d.sync.events.Stats()
+	d.sync.mu.Lock()
+	s.Flushes, s.Resyncs = d.sync.kernel.flushes, d.sync.kernel.resyncs
+	d.sync.mu.Unlock()
+	s.EventsReceived, s.EventsFiltered = ev.Received, st.EventsFiltered
+	s.EventsUnknown, s.EventsFailed = ev.Unknown, ev.Failed
+	s.Overruns, s.BufferSize = ev.Overruns, uint64(ev.Buffer)
+	return s
+}
+
+// onRuntime answers in a daemon without a Sync section too.
+func (d *Daemon) onRuntime(_ context.Context, w io.Writer) error {
+	_, err := w.Write(appendRuntime(nil, d.runtimeStats()))
+	return err
+}
+
+func (d *Daemon) linkReport(b []byte) []byte { return appendLink(b, d.linkStats()) }
+
+func (d *Daemon) linkStats() *LinkStats {
+	l := d.sync.link
+	st := l.Stats()
+	kind := l.Transport().String()
+	if l.Transport() == link.Multicast {
+		kind = strings.ToLower(kind)
+	}
+	return &LinkStats{
+		Kind: kind, Device: l.Name(), Status: l.Status().String(), Active: true,
+		BytesSent: st.SentBytes, BytesRecv: st.RecvBytes,
+		PacketsSent: st.SentPackets, PacketsRecv: st.RecvPackets,
+		ErrorsSent: st.SendErrors, ErrorsRecv: st.RecvErrors + st.Refused,
+	}
+}
+
+func (d *Daemon) resendReport(b []byte) []byte {
+	var lines []byte
+	count := 0
+	d.enter(func(n *node.Node, _ time.Duration) {
+		for r := range n.ResendQueue() {
+			count++
+			lines = appendResend(lines, Resend{Control: !r.Object, Seq: r.Seq, Flags: r.Flags})
+		}
+	})
+	return append(appendResendHead(b, count), lines...)
+}
+
+// unlimited is how the report shows a queue without a limit.
+const unlimited = 1<<31 - 1
+
+func (d *Daemon) queueReport(b []byte) []byte {
+	st := d.nodeStats()
+	return appendQueues(b, uint64(st.TxQueue+st.Resend), []QueueStats{
+		{Name: "rsqueue", Length: uint64(st.Resend), Maximum: uint64(d.cfg.Node.ResendQueueSize), NoSpace: st.Engine.ResendOverflow},
+		{Name: "errorq", Maximum: uint64(d.cfg.ErrorQueueLength)},
+		{Name: "txqueue", Length: uint64(st.TxQueue), Maximum: unlimited},
+	})
+}

@@ -1,0 +1,49 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/conntrackgo/conntrackgo/pkg/confparse"
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+// checkSupported refuses what the grammar knows and the daemon does not do, so
+// that nobody runs a firewall pair that is not in step without knowing.
+func checkSupported(cfg *confparse.Config) error {
+	if cfg.Stats {
+		return errors.New("Stats mode is not supported: conntrackgo only synchronises; to log flows run `conntrack -E` or ulogd2 with its NFCT input")
+	}
+	if !cfg.Sync {
+		return nil
+	}
+	refuse := func(what, instead string) error {
+		return fmt.Errorf("%s is not supported: %s", what, instead)
+	}
+	n := &cfg.Node
+	switch {
+	case n.Mode != node.FTFW:
+		return refuse("Mode "+n.Mode.String(), "use Mode FTFW on all nodes")
+	case len(cfg.Links) > 1:
+		return refuse("more than one link", "keep the one marked Default, on a bonded interface if it must be redundant")
+	case cfg.Links[0].Transport != link.UDP:
+		return refuse("transport "+cfg.Links[0].Transport.String(), "use UDP on all nodes")
+	case n.DisableExternalCache:
+		return refuse("DisableExternalCache", "remove it and commit with `-c` on failover, as primary-backup.sh does")
+	case cfg.Kernel.Poll != 0:
+		return refuse("PollSecs", "remove it to use events")
+	}
+	return nil
+}
+
+// advise says what is accepted and done differently.
+func advise(cfg *confparse.Config) (texts []string) {
+	if cfg.Node.ExpectationSync {
+		texts = append(texts, "ExpectationSync is not supported: expectations are not replicated, the flows they lead to are")
+	}
+	if cfg.Kernel.KernelFilter {
+		texts = append(texts, "Filter From Kernelspace: filtering in user space, with the same verdicts")
+	}
+	return texts
+}

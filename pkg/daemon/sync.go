@@ -1,0 +1,135 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/kernel"
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+const (
+	eventBatch = 256  // events per entry into the node
+	sweepChunk = 4096 // entries examined per entry into the node
+)
+
+// openSync opens the edges. Events are subscribed to before the table is
+// dumped, so that nothing falls in between.
+func (d *Daemon) openSync() (s *syncer, err error) {
+	cfg := d.cfg
+	s = &syncer{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.link, err = link.Open(cfg.Links[0]); err != nil {
+		return nil, err
+	}
+	if s.events, err = kernel.OpenEvents(cfg.Kernel); err != nil {
+		return nil, fmt.Errorf("open event socket: %w", err)
+	}
+	d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
+	for _, w := range []**kernel.Writer{&s.commit, &s.flush} {
+		if *w, err = kernel.OpenWriter(kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking}); err != nil {
+			return nil, fmt.Errorf("open netlink socket: %w", err)
+		}
+		s.events.AddSelf((*w).PortID())
+	}
+	if cfg.Node.Filter.Active() {
+		d.log.Info("using user-space event filtering")
+	}
+	for _, text := range advise(cfg) {
+		d.log.Warn(text)
+	}
+	var seed [16]byte
+	rand.Read(seed[:])
+	s.node = node.New(cfg.Node, uint32(d.started.Unix()), [2]uint64{
+		binary.NativeEndian.Uint64(seed[:8]), binary.NativeEndian.Uint64(seed[8:])})
+	s.size = s.link.MTU()
+	s.batch = make([][]byte, sendBatch)
+	s.used = make([][]byte, 0, sendBatch)
+	s.timer = time.AfterFunc(time.Second, d.onTimer)
+	return s, nil
+}
+
+func (s *syncer) close() {
+	if s.link != nil {
+		s.link.Close()
+	}
+	if s.events != nil {
+		s.events.Close()
+	}
+	for _, w := range []*kernel.Writer{s.commit, s.flush} {
+		if w != nil {
+			w.Close()
+		}
+	}
+}
+
+// readEvents feeds kernel events to the node.
+func (d *Daemon) readEvents(ctx context.Context) error {
+	s := d.sync
+	events := make([]flow.Event, eventBatch)
+	repair := newRepairer(d)
+	defer repair.stop()
+	var overrun *kernel.OverrunError
+	for {
+		n, err := s.events.Read(events)
+		if n > 0 {
+			d.enter(func(nd *node.Node, now time.Duration) { nd.Kernel(now, events[:n]) })
+		}
+		switch {
+		case err == nil:
+		case errors.As(err, &overrun):
+			if overrun.Grown {
+				d.log.Infof("netlink event socket buffer size has been doubled to %d bytes", overrun.Buffer)
+			}
+			repair.schedule(ctx)
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed):
+			return nil
+		default:
+			return fmt.Errorf("read kernel events: %w", err)
+		}
+	}
+}
+
+// readLink feeds datagrams to the node.
+func (d *Daemon) readLink(ctx context.Context) error {
+	s := d.sync
+	b := link.NewBatch(linkBatch, linkDatagram)
+	var refused netip.Addr
+	for {
+		n, err := s.link.Recv(b)
+		if err != nil {
+			return nil
+		}
+		d.enter(func(nd *node.Node, now time.Duration) {
+			for i := range n {
+				nd.Datagram(now, b.Datagram(i))
+			}
+		})
+		if st := s.link.Stats(); st.Refused > 0 && st.LastRefused != refused && !refused.IsValid() {
+			refused = st.LastRefused
+			d.log.Warnf("refused a datagram from %s: it is neither the configured destination %s nor an address of the network of %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address",
+				refused, d.cfg.Links[0].Peer, s.link.Name())
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+const (
+	linkBatch    = 64
+	linkDatagram = 64 << 10 // the largest a peer may send
+)

@@ -1,0 +1,95 @@
+package node
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
+
+// commit walks the external cache twice: flows without a master first, then
+// those that need theirs in the kernel (docs/protocol.md 6.2).
+type commit struct {
+	active  bool
+	related bool // second pass
+	at      cursor
+}
+
+// BeginCommit starts to hand out the external cache for the kernel. It
+// reports false when a commit is already under way.
+func (n *Node) BeginCommit() bool {
+	if n.commit.active {
+		return false
+	}
+	n.commit = commit{active: true}
+	return true
+}
+
+// Committing reports whether a commit is under way.
+func (n *Node) Committing() bool { return n.commit.active }
+
+// NextCommit fills batch with the next flows to write, as the kernel takes
+// them: the timeout is what is left of it. done is true when there are no
+// more; until then a call may return none. len(batch) bounds the work of one
+// call.
+func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, done bool) {
+	c := &n.commit
+	if !c.active {
+		return 0, true
+	}
+	s := n.external
+	s.scan(&c.at, len(batch), func(r ref) {
+		e := s.common(r)
+		if (flow.Has(e.has).Has(flow.HasMaster)) != c.related {
+			return
+		}
+		f := &batch[filled]
+		s.load(r, f)
+		f.Timeout = n.commitTimeout(f, seconds(now)-e.seen)
+		f.Has |= flow.HasTimeout
+		filled++
+	})
+	if !c.at.done {
+		return filled, false
+	}
+	if !c.related {
+		n.commit = commit{active: true, related: true}
+		return filled, false
+	}
+	n.commit = commit{}
+	return filled, true
+}
+
+// fallbackTimeout is given to a flow whose timeout is not known or has run
+// out, in seconds.
+const fallbackTimeout = 60
+
+func (n *Node) commitTimeout(f *flow.Flow, age uint32) uint32 {
+	if n.cfg.CommitTimeout != 0 {
+		return uint32(n.cfg.CommitTimeout / time.Second)
+	}
+	if !f.Has.Has(flow.HasTimeout) || f.Timeout <= age {
+		return fallbackTimeout
+	}
+	return f.Timeout - age
+}
+
+// FlushInternal empties the internal cache; the peer is not told.
+func (n *Node) FlushInternal() {
+	n.engine.ForgetAll()
+	n.internal.stats.Destroyed += uint64(n.internal.live())
+	n.internal.clear()
+	if n.sweep.active {
+		n.sweep.at = cursor{}
+	}
+}
+
+// FlushExternal empties the external cache. It reports false, and does
+// nothing, during a commit.
+func (n *Node) FlushExternal() bool {
+	if n.commit.active {
+		return false
+	}
+	n.external.stats.Destroyed += uint64(n.external.live())
+	n.external.clear()
+	return true
+}

@@ -1,0 +1,300 @@
+// Package node is one synchronisation node without its surroundings: the
+// internal cache (what the own kernel tracks), the external cache (what the
+// peer's kernel tracks), the protocol engine between them and the codec.
+//
+// It is a deterministic core. Inputs are method calls (Kernel, Datagram, Tick,
+// and the requests of the operator); outputs are pulled (Next, NextCommit,
+// NextNotice, Deadline). It does no I/O, reads no clock and starts no
+// goroutine; exactly one goroutine may be inside at a time. Every time
+// argument called now is the time since the node was made, from a clock that
+// never jumps.
+package node
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/cache"
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// A Node is one synchronisation node.
+type Node struct {
+	cfg      Config
+	wire     wire.Options
+	engine   *ftfw.Engine
+	internal *store
+	external *store
+
+	out     sender
+	bulk    bulk
+	sweep   sweep
+	expiry  expiry
+	commit  commit
+	notices []Notice
+	stats   Stats
+
+	scratch, other flow.Flow
+	expect         flow.Expect
+}
+
+// New makes a node at now = 0. firstSeq is the first sequence number, the
+// UNIX time in seconds (docs/protocol.md 4); seed is 128 random
+// bits that key the hash tables.
+func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
+	n := &Node{
+		cfg: cfg,
+		wire: wire.Options{
+			OmitTimeout: cfg.CommitTimeout != 0,
+			WindowScale: cfg.TCPWindowTracking,
+		},
+		engine: ftfw.New(ftfw.Config{
+			FirstSeq:      firstSeq,
+			ACKWindow:     cfg.ACKWindowSize,
+			ResendQueue:   cfg.ResendQueueSize,
+			StartupResync: true,
+			HelloHold:     helloHold,
+		}, 0),
+		internal: newStore(cfg.HashLimit, cache.NewSeed(seed[0], seed[1])),
+		external: newStore(cfg.HashLimit, cache.NewSeed(seed[1], seed[0])),
+	}
+	n.cfg.Filter.Compile()
+	return n
+}
+
+// helloHold is how long objects wait for the peer's answer to our hello at
+// the start. A peer that is there answers within its timer of one second.
+const helloHold = 3 * time.Second
+
+// Kernel takes events in the order the kernel sent them, and the entries of a
+// dump between BeginSweep and EndSweep.
+func (n *Node) Kernel(now time.Duration, events []flow.Event) {
+	for i := range events {
+		ev := &events[i]
+		switch ev.Op {
+		case flow.New:
+			n.created(now, ev)
+		case flow.Update:
+			n.changed(now, ev)
+		case flow.Destroy:
+			n.destroyed(now, ev)
+		case flow.Dumped:
+			n.dumped(now, &ev.Flow)
+		}
+	}
+}
+
+func (n *Node) created(now time.Duration, ev *flow.Event) {
+	if !n.cfg.Filter.Pass(&ev.Flow) {
+		n.stats.EventsFiltered++
+		return
+	}
+	r, fresh := n.internal.put(&ev.Flow.Key)
+	if r == none {
+		n.limitReached(Internal)
+		return
+	}
+	n.replace(now, n.internal, r, fresh, &ev.Flow)
+	if ev.Origin == flow.Other {
+		n.enqueue(r)
+	}
+}
+
+// replace fills an entry anew, as CT_NEW and the kernel's NEW event do: a live
+// one of the same key ends, a tombstone comes back to life.
+func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
+	c := s.common(r)
+	wasTold := c.flags & told
+	switch {
+	case fresh:
+	case s.dead(r):
+		s.revive(r)
+	default:
+		s.stats.Destroyed++
+	}
+	s.stats.Created++
+	s.save(r, f)
+	c.born = seconds(now)
+	c.seen = c.born
+	c.gen = s.gen
+	c.flags = wasTold
+}
+
+func (n *Node) changed(now time.Duration, ev *flow.Event) {
+	if !n.cfg.Filter.Pass(&ev.Flow) {
+		n.stats.EventsFiltered++
+		return
+	}
+	r, fresh := n.internal.put(&ev.Flow.Key)
+	if r == none {
+		n.limitReached(Internal)
+		return
+	}
+	n.update(now, n.internal, r, fresh, &ev.Flow)
+	if fresh {
+		n.internal.common(r).flags |= told
+	}
+	if ev.Origin == flow.Other {
+		n.enqueue(r)
+	}
+}
+
+// update merges f into an entry, as CT_UPD and the kernel's UPDATE event do,
+// or makes the entry.
+func (n *Node) update(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
+	if fresh || s.dead(r) {
+		n.replace(now, s, r, fresh, f)
+	} else {
+		s.merge(r, f, &n.scratch)
+		s.stats.Updated++
+	}
+	c := s.common(r)
+	c.seen = seconds(now)
+	c.gen = s.gen
+	c.flags |= updated
+}
+
+// destroyed lets the end of every cached flow through, whatever the filter
+// says of its last state: else it would stay here and at the peer for ever.
+func (n *Node) destroyed(now time.Duration, ev *flow.Event) {
+	n.sweep.destroyed(&ev.Flow)
+	r := n.internal.lookup(&ev.Flow.Key)
+	if r == none || n.internal.dead(r) {
+		if !n.cfg.Filter.Pass(&ev.Flow) {
+			n.stats.EventsFiltered++
+		}
+		return
+	}
+	for _, c := range ev.Flow.Counters {
+		n.stats.TrafficBytes += c.Bytes
+		n.stats.TrafficPackets += c.Packets
+	}
+	n.die(r, ev.Origin == flow.Other)
+}
+
+// die ends an internal entry and, if tell, lets the peer know. A flow that
+// came and went before the peer heard of it is nothing to speak of.
+func (n *Node) die(r ref, tell bool) {
+	s := n.internal
+	s.stats.Destroyed++
+	c := s.common(r)
+	queued := n.engine.Queued(ftfw.Ref(r))
+	if c.flags&told == 0 {
+		tell = false
+		if queued {
+			n.engine.Forget(ftfw.Ref(r))
+			s.unpin(r)
+			queued = false
+		}
+	}
+	if tell {
+		n.enqueue(r)
+		queued = true
+	}
+	s.remove(r, queued)
+}
+
+func (n *Node) enqueue(r ref) {
+	if n.engine.Enqueue(ftfw.Ref(r)) {
+		n.internal.pin(r)
+	}
+}
+
+// Datagram takes what one datagram of the peer holds. Nothing of b is kept.
+func (n *Node) Datagram(now time.Duration, b []byte) {
+	for len(b) > 0 {
+		m, rest, err := wire.Next(b)
+		b = rest
+		if err != nil {
+			n.stats.Network.count(err)
+			continue
+		}
+		switch n.engine.Receive(now, m.Header) {
+		case ftfw.Bad:
+			n.stats.Network.Malformed++
+			n.stats.Network.BadHeader++
+		case ftfw.Deliver:
+			n.deliver(now, &m)
+		}
+	}
+	n.settle(now)
+}
+
+// deliver applies a data message to the external cache (docs/protocol.md 6.1).
+func (n *Node) deliver(now time.Duration, m *wire.Message) {
+	if m.Type >= wire.ExpNew {
+		if n.wire.ParseExpect(m.Body, &n.expect) != nil {
+			n.stats.Network.badPayload()
+			return
+		}
+		n.stats.ExpectationsIgnored++
+		return
+	}
+	f := &n.other
+	if n.wire.ParseFlow(m.Body, f) != nil {
+		n.stats.Network.badPayload()
+		return
+	}
+	s := n.external
+	if m.Type == wire.CTDel {
+		if r := s.lookup(&f.Key); r != none {
+			s.stats.Destroyed++
+			s.remove(r, false)
+		}
+		return
+	}
+	r, fresh := s.put(&f.Key)
+	if r == none {
+		n.limitReached(External)
+		return
+	}
+	if m.Type == wire.CTNew {
+		n.replace(now, s, r, fresh, f)
+	} else {
+		n.update(now, s, r, fresh, f)
+	}
+}
+
+// settle does what the engine asks for after an input.
+func (n *Node) settle(now time.Duration) {
+	n.engine.Released(n.release)
+	for {
+		ev, ok := n.engine.NextEvent()
+		if !ok {
+			return
+		}
+		n.engineEvent(now, ev)
+	}
+}
+
+func (n *Node) release(r ftfw.Ref) { n.internal.unpin(ref(r)) }
+
+// Tick runs the timers that are due.
+func (n *Node) Tick(now time.Duration) {
+	n.engine.Tick(now)
+	n.retryResync(now)
+	n.settle(now)
+}
+
+// Deadline is when Tick and Next want to be called at the latest.
+func (n *Node) Deadline() time.Duration {
+	d := n.engine.Deadline()
+	if n.bulk.waiting() {
+		d = min(d, n.bulk.retry)
+	}
+	if n.expiry.retry != 0 {
+		d = min(d, n.expiry.retry)
+	}
+	return d
+}
+
+func (n *Node) limitReached(which Which) {
+	if n.stats.limitSaid[which] {
+		return
+	}
+	n.stats.limitSaid[which] = true
+	n.notices = append(n.notices, Notice{Kind: HashLimitReached, Which: which, Count: n.cfg.HashLimit})
+}
+
+func seconds(now time.Duration) uint32 { return uint32(now / time.Second) }

@@ -1,0 +1,152 @@
+package node
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// sender assembles datagrams.
+type sender struct {
+	held []byte // a message that did not fit the last datagram
+	ran  bool   // something was popped since the last Flushed
+}
+
+// Next appends the next datagram to dst[:0] and returns it, or an empty slice
+// when there is nothing to send. size is the room the send buffer rule
+// (docs/protocol.md 1.2) allows: a datagram stays below it. A message larger
+// than that travels alone. Call it until it returns nothing.
+func (n *Node) Next(now time.Duration, dst []byte, size int) []byte {
+	dst = append(dst[:0], n.out.held...)
+	n.out.held = n.out.held[:0]
+	for {
+		n.feedBulk(now)
+		start := len(dst)
+		var ok bool
+		if dst, ok = n.render(now, dst); !ok {
+			break
+		}
+		n.out.ran = true
+		if len(dst) < size {
+			continue
+		}
+		if start > 0 {
+			n.out.held = append(n.out.held[:0], dst[start:]...)
+			dst = dst[:start]
+		}
+		return dst
+	}
+	if n.out.ran {
+		n.out.ran = false
+		n.engine.Flushed(now)
+		n.settle(now)
+	}
+	return dst
+}
+
+// render appends the engine's next message. An object is built from what its
+// entry holds now, so however often it changed since it was queued, one
+// message goes out (docs/protocol.md 5.4).
+func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
+	fr, ok := n.engine.Pop(now)
+	if !ok {
+		return dst, false
+	}
+	if !fr.Object {
+		return wire.AppendControl(dst, fr.Header), true
+	}
+	r := ref(fr.Ref)
+	n.internal.load(r, &n.scratch)
+	c := n.internal.common(r)
+	c.flags |= told
+	h := fr.Header
+	switch {
+	case n.internal.dead(r):
+		h.Type = wire.CTDel
+	case c.flags&updated != 0:
+		h.Type = wire.CTUpd
+	default:
+		h.Type = wire.CTNew
+	}
+	n.stats.Sent[h.Type]++
+	return n.wire.AppendFlow(dst, h, &n.scratch), true
+}
+
+// A bulk send walks the internal cache and queues a little at a time, so that
+// events go in between and the receiver can follow: only as much is under way
+// as its acknowledgements allow.
+type bulk struct {
+	active  bool
+	again   bool // asked for once more while active
+	at      cursor
+	retry   time.Duration // when to go on without acknowledgements
+	stalled bool
+}
+
+const (
+	bulkChunk  = 64              // entries queued at a time
+	bulkWindow = 1024            // unacknowledged messages a receiver can hold in a default socket buffer
+	bulkRetry  = 1 * time.Second // a peer that acknowledges does so within its timer
+)
+
+func (b *bulk) waiting() bool { return b.active && b.stalled }
+
+// SendBulk sends the whole internal cache to the peer (-B, or its RESYNC).
+func (n *Node) SendBulk() {
+	if n.bulk.active {
+		n.bulk.again = true
+		return
+	}
+	n.bulk = bulk{active: true}
+}
+
+// feedBulk queues the next entries of a bulk when the queue has run low.
+func (n *Node) feedBulk(now time.Duration) {
+	b := &n.bulk
+	if !b.active {
+		return
+	}
+	tx, unacked := n.engine.Pending()
+	if tx >= bulkChunk {
+		return
+	}
+	if unacked >= bulkWindow {
+		if !b.stalled {
+			b.stalled, b.retry = true, now+bulkRetry
+		}
+		if now < b.retry {
+			return
+		}
+	}
+	b.stalled = false
+	n.internal.scan(&b.at, bulkChunk, n.enqueue)
+	if !b.at.done {
+		return
+	}
+	again := b.again
+	*b = bulk{}
+	n.engine.BulkDone()
+	if again {
+		n.SendBulk()
+	}
+}
+
+// RequestResync asks the peer for its whole cache (-n). What the peer does not
+// send again by the end is gone there and leaves the external cache too.
+func (n *Node) RequestResync() { n.engine.RequestResync() }
+
+func (n *Node) engineEvent(now time.Duration, ev ftfw.Event) {
+	switch ev.Kind {
+	case ftfw.BulkWanted:
+		n.notices = append(n.notices, Notice{Kind: ResyncRequested})
+		n.SendBulk()
+	case ftfw.PeerRestarted:
+		n.notices = append(n.notices, Notice{Kind: PeerRestarted})
+		n.RequestResync()
+	case ftfw.ResyncStarted:
+		n.beginExpiry()
+	case ftfw.ResyncComplete:
+		n.endExpiry(now, ev.Clean)
+	}
+}

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// count raises the counters of a framing error.
+func (s *NetworkStats) count(err error) {
+	s.Malformed++
+	switch err {
+	case wire.Truncated:
+		s.Truncated++
+	case wire.BadSize:
+		s.BadSize++
+	case wire.BadVersion:
+		s.BadVersion++
+	}
+}
+
+func (s *NetworkStats) badPayload() {
+	s.Malformed++
+	s.BadPayload++
+}
+
+// Which names one of the two caches.
+type Which uint8
+
+// The caches: Internal mirrors the own kernel, External the peer's.
+const (
+	Internal Which = iota
+	External
+)
+
+// String returns the name the reports use.
+func (w Which) String() string {
+	if w == Internal {
+		return "internal"
+	}
+	return "external"
+}
+
+// CacheStats are the counters of one cache. Every counter only grows.
+type CacheStats struct {
+	Active, Total               int // live entries; with tombstones
+	Created, Updated, Destroyed uint64
+	CreateFailed, NoSpace       uint64
+	UpdateFailed, DestroyFailed uint64
+}
+
+// NetworkStats count what was wrong with received messages
+// (docs/protocol.md 1.3).
+type NetworkStats struct {
+	Malformed                                  uint64 // all of the following
+	BadVersion, BadHeader, BadPayload, BadType uint64
+	Truncated, BadSize                         uint64
+}
+
+// Stats are the counters of a node.
+type Stats struct {
+	Internal, External CacheStats
+	Network            NetworkStats
+	Engine             ftfw.Stats
+	TxQueue, Resend    int
+	// EventsFiltered counts kernel events the filter refused.
+	EventsFiltered uint64
+	// TrafficBytes and TrafficPackets sum the counters of destroyed flows.
+	TrafficBytes, TrafficPackets uint64
+	// Sent counts data messages by their type.
+	Sent [6]uint64
+	// Expired counts external entries a complete bulk did not mention.
+	Expired uint64
+	// ExpectationsIgnored counts received expectation messages.
+	ExpectationsIgnored uint64
+
+	limitSaid [2]bool
+}
+
+// Stats returns a copy of all counters.
+func (n *Node) Stats() Stats {
+	s := n.stats
+	s.Internal, s.External = n.internal.snapshot(), n.external.snapshot()
+	s.Engine = n.engine.Stats()
+	s.TxQueue, s.Resend = n.engine.Pending()
+	return s
+}
+
+func (s *store) snapshot() CacheStats {
+	c := s.stats
+	c.Active, c.Total = s.live(), s.total()
+	return c
+}
+
+// NoticeKind says what a Notice is about.
+type NoticeKind uint8
+
+// What an operator wants to read in the log.
+const (
+	// HashLimitReached: a cache refused an entry for the first time.
+	HashLimitReached NoticeKind = iota + 1
+	// ResyncRequested: the peer needs everything; a bulk send has begun.
+	ResyncRequested
+	// PeerRestarted: a peer in a new life was seen.
+	PeerRestarted
+	// ResyncComplete: everything the peer has is in the external cache.
+	ResyncComplete
+	// ResyncGaps: several bulks in a row had gaps; until one has none, what
+	// the peer no longer has stays in the external cache.
+	ResyncGaps
+)
+
+// A Notice is something that happened inside the node.
+type Notice struct {
+	Kind  NoticeKind
+	Which Which
+	Count int
+}
+
+// NextNotice returns the oldest notice not yet taken.
+func (n *Node) NextNotice() (Notice, bool) {
+	if len(n.notices) == 0 {
+		return Notice{}, false
+	}
+	x := n.notices[0]
+	n.notices = n.notices[1:]
+	return x, true
+}

@@ -1,0 +1,177 @@
+package node
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
+
+// A sweep makes the internal cache equal to the kernel's table: entries are
+// marked with a generation, a dump refreshes those that exist, and what was
+// not refreshed is gone. Events go on meanwhile and are newer than the dump:
+// an entry that an event touched is left alone, and one that an event ended is
+// not brought back by a dump read before.
+type sweep struct {
+	active bool
+	quiet  bool
+	ended  bool
+	at     cursor
+	gone   map[goneKey]struct{}
+}
+
+// goneKey names a conntrack that was destroyed during a sweep. CTA_ID alone
+// is a hash and may repeat.
+type goneKey struct {
+	id  uint32
+	key flow.Key
+}
+
+// Purpose says what a sweep repairs, and so what the peer hears of it.
+type Purpose uint8
+
+const (
+	// Start fills the cache for the first time: nothing is sent.
+	Start Purpose = iota
+	// Refresh is -R: only what vanished is sent.
+	Refresh
+	// Repair follows an overrun: every difference is sent.
+	Repair
+)
+
+// BeginSweep starts a sweep, or starts it over. Feed the dump to Kernel as
+// Dumped events, then call EndSweep.
+func (n *Node) BeginSweep(p Purpose) {
+	n.sweep = sweep{active: true, quiet: p != Repair, gone: make(map[goneKey]struct{})}
+	n.internal.gen++
+}
+
+// destroyed remembers what ended during a sweep.
+func (w *sweep) destroyed(f *flow.Flow) {
+	if w.active {
+		w.gone[goneKey{f.ID, f.Key}] = struct{}{}
+	}
+}
+
+// dumped takes one entry of the kernel's table.
+func (n *Node) dumped(now time.Duration, f *flow.Flow) {
+	if !n.sweep.active || !n.cfg.Filter.Pass(f) {
+		return
+	}
+	if _, ok := n.sweep.gone[goneKey{f.ID, f.Key}]; ok {
+		return
+	}
+	s := n.internal
+	r, fresh := s.put(&f.Key)
+	if r == none {
+		n.limitReached(Internal)
+		return
+	}
+	c := s.common(r)
+	switch {
+	case fresh || s.dead(r):
+		n.replace(now, s, r, fresh, f)
+		c.flags |= told
+	case c.gen == s.gen:
+		return
+	default:
+		c.gen = s.gen
+		c.flags |= told
+		if !s.merge(r, f, &n.scratch) {
+			return
+		}
+		c.seen = seconds(now)
+		c.flags |= updated
+		s.stats.Updated++
+	}
+	if !n.sweep.quiet {
+		n.enqueue(r)
+	}
+}
+
+// EndSweep removes up to max entries that the dump did not refresh and
+// reports whether the sweep is over; call it until it is.
+func (n *Node) EndSweep(max int) (done bool) {
+	w := &n.sweep
+	if !w.active {
+		return true
+	}
+	w.ended = true
+	n.internal.scan(&w.at, max, func(r ref) {
+		if n.internal.common(r).gen != n.internal.gen {
+			n.die(r, true)
+		}
+	})
+	if w.at.done {
+		n.sweep = sweep{}
+		return true
+	}
+	return false
+}
+
+// AbortSweep gives a sweep up: what was fed stays, nothing is removed.
+func (n *Node) AbortSweep() { n.sweep = sweep{} }
+
+// expiry is the same for the external cache: what a complete and gapless bulk
+// of the peer did not refresh has ended there.
+type expiry struct {
+	active bool
+	at     cursor
+	gaps   int           // bulks with gaps in a row
+	retry  time.Duration // when to ask for another; 0 not planned
+}
+
+// A bulk with gaps is asked for again, at once and then ever more seldom: a C
+// peer sends everything in one go, and a large table may overflow the link
+// each time.
+const (
+	gapPatience    = time.Second
+	gapPatienceMax = 5 * time.Minute
+	gapsWorthALine = 4
+)
+
+func (n *Node) beginExpiry() {
+	n.expiry = expiry{gaps: n.expiry.gaps}
+	n.external.gen++
+}
+
+func (n *Node) endExpiry(now time.Duration, clean bool) {
+	x := &n.expiry
+	if clean {
+		*x = expiry{active: true}
+		n.notices = append(n.notices, Notice{Kind: ResyncComplete})
+		return
+	}
+	x.gaps++
+	x.retry = now + min(gapPatience<<min(x.gaps-1, 16), gapPatienceMax)
+	if x.gaps == gapsWorthALine {
+		n.notices = append(n.notices, Notice{Kind: ResyncGaps})
+	}
+}
+
+// retryResync asks again for a bulk that had gaps, when its time has come.
+func (n *Node) retryResync(now time.Duration) {
+	if n.expiry.retry != 0 && now >= n.expiry.retry {
+		n.expiry.retry = 0
+		n.RequestResync()
+	}
+}
+
+// Expire removes up to max external entries that the peer no longer has and
+// reports whether there is nothing more to do.
+func (n *Node) Expire(max int) (done bool) {
+	if !n.expiry.active {
+		return true
+	}
+	s := n.external
+	s.scan(&n.expiry.at, max, func(r ref) {
+		if s.common(r).gen != s.gen {
+			s.stats.Destroyed++
+			n.stats.Expired++
+			s.remove(r, false)
+		}
+	})
+	if n.expiry.at.done {
+		n.expiry = expiry{}
+	}
+	return !n.expiry.active
+}
