@@ -57,7 +57,7 @@ func BenchmarkCommit(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			ownNetNS(b)
 			w := openWriter(b, WriterConfig{})
-			listen(b)
+			hear(b)
 			if err := w.Commit(flows, results); err != nil {
 				b.Fatal(err)
 			}
@@ -86,7 +86,7 @@ func BenchmarkCommit(b *testing.B) {
 func BenchmarkReplace(b *testing.B) {
 	const n = 1000
 	ownNetNS(b)
-	listen(b)
+	hear(b)
 	w := openWriter(b, WriterConfig{})
 	flows, results := commitFlows(n), make([]Result, n)
 	for b.Loop() {
@@ -101,8 +101,8 @@ func BenchmarkReplace(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/flow")
 }
 
-// listen subscribes to all events, as the daemon does, and throws them away.
-func listen(b *testing.B) {
+// hear subscribes to all events, as the daemon does, and throws them away.
+func hear(b *testing.B) {
 	s, err := dial()
 	if err != nil {
 		b.Fatal(err)
