@@ -118,8 +118,8 @@ func (d *Daemon) readLink(ctx context.Context) error {
 				nd.Datagram(now, b.Datagram(i))
 			}
 		})
-		if st := s.link.Stats(); st.Refused > 0 && st.LastRefused != refused && !refused.IsValid() {
-			refused = st.LastRefused
+		if from, ok := b.Refused(); ok && !refused.IsValid() {
+			refused = from
 			d.log.Warnf("refused a datagram from %s: it is neither the configured destination %s nor an address of the network of %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address",
 				refused, d.cfg.Links[0].Peer, s.link.Name())
 		}

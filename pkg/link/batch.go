@@ -26,6 +26,8 @@ type Batch struct {
 	ctl   [][controlLen]byte
 	got   []received
 	n     int
+	// The last datagram refused by this Recv; invalid if none was.
+	refused netip.Addr
 }
 
 // received is one accepted datagram: its place in the arrays and its source.
@@ -68,9 +70,13 @@ func (b *Batch) Datagram(i int) []byte { return b.got[:b.n][i].data }
 // From returns the source of datagram i, without a zone.
 func (b *Batch) From(i int) netip.Addr { return b.got[:b.n][i].from }
 
+// Refused returns the source of a datagram that the last Recv refused, and
+// whether there was one.
+func (b *Batch) Refused() (netip.Addr, bool) { return b.refused, b.refused.IsValid() }
+
 // reset makes the batch ready to receive.
 func (b *Batch) reset() {
-	b.n = 0
+	b.n, b.refused = 0, netip.Addr{}
 	for i := range b.msgs {
 		h := &b.msgs[i].Msghdr
 		h.Namelen = uint32(unsafe.Sizeof(b.names[i]))

@@ -29,8 +29,9 @@ type Link interface {
 	// error is os.ErrDeadlineExceeded or net.ErrClosed.
 	WaitWritable(deadline time.Time) error
 	// Recv waits for datagrams, fills b with those accepted and returns their
-	// number, at least one. Refused datagrams and socket errors are counted
-	// and not returned. The only error is net.ErrClosed.
+	// number. It is 0 only if some were refused, so that the caller can say
+	// so: see Batch.Refused. Socket errors are counted and not returned. The
+	// only error is net.ErrClosed.
 	Recv(b *Batch) (n int, err error)
 	// Buffers returns the sizes of the socket buffers that the kernel
 	// granted, in bytes.

@@ -233,7 +233,7 @@ func (l *udp) Recv(b *Batch) (int, error) {
 		if err := l.rx.raw.Read(l.recvFn); err != nil {
 			return 0, net.ErrClosed
 		}
-		if b.n > 0 {
+		if b.n > 0 || b.refused.IsValid() {
 			return b.n, nil
 		}
 	}
@@ -262,6 +262,7 @@ func (l *udp) judge(i int) int {
 	from, via := l.in.source(i), l.in.arrival(i)
 	if !l.guard.pass(from, via) {
 		l.count.refused.Add(1)
+		l.in.refused = from
 		l.mu.Lock()
 		l.refused, l.via = from, via
 		l.mu.Unlock()

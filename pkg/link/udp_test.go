@@ -120,6 +120,30 @@ func TestAcceptance(t *testing.T) {
 	}
 }
 
+// Whoever waits for a peer that is not configured must hear of what comes,
+// also if it is nothing but refused datagrams.
+func TestRefusedIsReported(t *testing.T) {
+	nsA, nsB := pair(t)
+	nsB.ip(t, "addr add 203.0.113.9/32 dev lo")
+	a := nsA.open(t, ends("10.9.0.1", "10.9.0.2"))
+	b := NewBatch(4, 100)
+	recv := func(wantN int, wantRefused netip.Addr) {
+		t.Helper()
+		nsA.do(func() {
+			timeout := time.AfterFunc(10*time.Second, func() { a.Close() })
+			defer timeout.Stop()
+			n, err := a.Recv(b)
+			if from, ok := b.Refused(); n != wantN || err != nil || from != wantRefused || ok != wantRefused.IsValid() {
+				t.Errorf("received %d, %v; refused %s, %v", n, err, from, ok)
+			}
+		})
+	}
+	nsB.stranger(t, "203.0.113.9", "10.9.0.1", "", "who is there?")
+	recv(0, netip.MustParseAddr("203.0.113.9"))
+	nsB.stranger(t, "10.9.0.2", "10.9.0.1", "", "the peer")
+	recv(1, netip.Addr{})
+}
+
 func checkRefused(t *testing.T, n *namespace, s Stats, ok bool, from, device string) {
 	t.Helper()
 	if ok {
