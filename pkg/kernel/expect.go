@@ -10,8 +10,9 @@ import (
 )
 
 // CreateExpect creates an expectation with everything it carries; one of the
-// same tuple is replaced. Without HasTimeout it lives 60 s. The master must be
-// in the kernel; ENOENT if it is not. Errors wrap the kernel's errno.
+// same tuple is replaced. Without HasTimeout 60 s are asked for, but where the
+// master has a helper the kernel takes the timeout of the helper's policy. The
+// master must be in the kernel; ENOENT if it is not. Errors wrap the errno.
 func (w *Writer) CreateExpect(x *flow.Expect) error {
 	err := w.askExpect(msgExpNew, x)
 	if errors.Is(err, unix.EEXIST) {
