@@ -30,3 +30,22 @@ func Eventually(ctx context.Context, timeout time.Duration, what string, check f
 		timer.Reset(pause)
 	}
 }
+
+// Throughout calls check every 50 ms for the whole duration and returns its
+// first error: it is for what must not happen.
+func Throughout(ctx context.Context, duration time.Duration, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, duration)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err := check(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
