@@ -86,7 +86,7 @@ func (w *Writer) accepted(s *slot, r *Result) {
 			s.end(r, Created)
 		}
 	case stepProbe:
-		w.to(s, r, stepLook) // no echo: the entry is not one that has events
+		s.to(r, stepLook) // no echo: the entry is not one that has events
 	case stepChange:
 		s.end(r, Updated)
 	case stepRemove, stepRemoveReply:
@@ -95,9 +95,9 @@ func (w *Writer) accepted(s *slot, r *Result) {
 			return
 		}
 		s.removed = true
-		w.to(s, r, stepCreate)
+		s.to(r, stepCreate)
 	default:
-		w.fail(s, r, unix.ENODATA) // a look that found nothing and did not fail
+		s.fail(r, unix.ENODATA) // a look that found nothing and did not fail
 	}
 }
 
@@ -128,10 +128,10 @@ func (w *Writer) refused(s *slot, r *Result, f *flow.Flow, errno syscall.Errno) 
 		}
 	}
 	if next == stepDone {
-		w.fail(s, r, errno)
+		s.fail(r, errno)
 		return
 	}
-	w.to(s, r, next)
+	s.to(r, next)
 }
 
 // afterCreate is where a refused create leads; stepDone: nowhere.
@@ -184,20 +184,20 @@ func (w *Writer) saw(s *slot, r *Result, f *flow.Flow) {
 		// A stray packet's entry gives way. A connection in use does not: one
 		// of the two must lose, and it is not the one that works.
 		if w.found.Status&flow.StatusAssured != 0 {
-			w.fail(s, r, unix.EEXIST)
+			s.fail(r, unix.EEXIST)
 			return
 		}
-		w.to(s, r, stepRemoveReply)
+		s.to(r, stepRemoveReply)
 		return
 	}
 	s.looked = true
 	switch {
 	case !sameTuples(&w.found, f):
-		w.to(s, r, stepRemove)
+		s.to(r, stepRemove)
 	case s.step == stepProbe && !s.keepsLabels(f):
 		s.end(r, Updated)
 	default:
-		w.to(s, r, stepChange)
+		s.to(r, stepChange)
 	}
 }
 
@@ -226,13 +226,13 @@ func sameTuples(a, b *flow.Flow) bool {
 	return ka == kb && ra == rb
 }
 
-func (w *Writer) to(s *slot, r *Result, next step) {
+func (s *slot) to(r *Result, next step) {
 	if s.tries++; s.tries > maxSteps {
 		errno := s.errno
 		if errno == 0 {
 			errno = unix.EAGAIN
 		}
-		w.fail(s, r, errno)
+		s.fail(r, errno)
 		return
 	}
 	if next == stepCreate {
@@ -246,7 +246,7 @@ func (s *slot) end(r *Result, o Outcome) {
 	*r = Result{Outcome: o}
 }
 
-func (w *Writer) fail(s *slot, r *Result, errno syscall.Errno) {
+func (s *slot) fail(r *Result, errno syscall.Errno) {
 	s.step = stepDone
 	*r = Result{Outcome: Failed, Errno: errno}
 }
