@@ -187,7 +187,7 @@ func decodeName(b, to []byte) error {
 	if len(b) >= len(to) {
 		return errLong
 	}
-	copy(to, b)
+	clear(to[copy(to, b):])
 	return nil
 }
 

@@ -74,6 +74,9 @@ func set32(v []byte, to *uint32, has *flow.Has, bit flow.Has) error {
 
 func decodeOrig(v []byte, f *flow.Flow) error {
 	has, err := decodeTuple(v, &f.Key)
+	if err == nil && !has.Has(flow.HasAddr) {
+		err = errHalfTuple
+	}
 	if has.Has(flow.HasZone) {
 		has = has&^flow.HasZone | flow.HasZoneOrig
 	}
@@ -88,11 +91,11 @@ func decodeReply(v []byte, f *flow.Flow) error {
 	}
 	reply := flow.Key{Family: f.Family}
 	has, err := decodeTuple(v, &reply)
+	if err == nil && !has.Has(flow.HasAddr) {
+		err = errHalfTuple
+	}
 	if err != nil {
 		return err
-	}
-	if !has.Has(flow.HasAddr) {
-		return errHalfTuple
 	}
 	f.SetReply(&reply)
 	if has.Has(flow.HasZone) {
@@ -103,21 +106,28 @@ func decodeReply(v []byte, f *flow.Flow) error {
 }
 
 func decodeMaster(v []byte, f *flow.Flow) error {
-	has, err := decodeTuple(v, &f.Master)
-	f.Master.Zone = 0
-	f.Has |= masterHas(has)
+	return masterTuple(v, &f.Master, &f.Has)
+}
+
+func masterTuple(v []byte, k *flow.Key, to *flow.Has) error {
+	has, err := decodeWholeTuple(v, k)
+	*to |= flow.HasMaster
+	if has.Has(flow.HasPorts) {
+		*to |= flow.HasMasterPort
+	}
 	return err
 }
 
-// masterHas turns what a master tuple held into the bits for it.
-func masterHas(has flow.Has) (out flow.Has) {
-	if has.Has(flow.HasAddr) {
-		out |= flow.HasMaster
+// decodeWholeTuple reads a tuple that is nothing without its addresses and
+// whose zone is said elsewhere.
+func decodeWholeTuple(v []byte, k *flow.Key) (has flow.Has, err error) {
+	*k = flow.Key{}
+	has, err = decodeTuple(v, k)
+	k.Zone = 0
+	if err == nil && !has.Has(flow.HasAddr) {
+		err = errHalfTuple
 	}
-	if has.Has(flow.HasPorts) {
-		out |= flow.HasMasterPort
-	}
-	return out
+	return has, err
 }
 
 // decodeZone reads the zone of both directions. A zone of one direction is
@@ -308,24 +318,20 @@ var expectAttrs = [ctaExpectMax + 1]row[flow.Expect]{
 }
 
 func decodeExpectMaster(v []byte, e *flow.Expect) error {
-	has, err := decodeTuple(v, &e.Master)
-	e.Master.Zone = 0
-	e.Has |= masterHas(has)
-	return err
+	return masterTuple(v, &e.Master, &e.Has)
 }
 
 // decodeExpectTuple leaves the zone alone: CTA_EXPECT_ZONE has it.
 func decodeExpectTuple(v []byte, e *flow.Expect) error {
 	zone := e.Tuple.Zone
-	has, err := decodeTuple(v, &e.Tuple)
+	has, err := decodeWholeTuple(v, &e.Tuple)
 	e.Tuple.Zone = zone
 	e.Has |= has &^ flow.HasZone
 	return err
 }
 
 func decodeExpectMask(v []byte, e *flow.Expect) error {
-	_, err := decodeTuple(v, &e.Mask)
-	e.Mask.Zone = 0
+	_, err := decodeWholeTuple(v, &e.Mask)
 	e.Has |= flow.HasMask
 	return err
 }
@@ -351,14 +357,11 @@ func decodeExpectNAT(b []byte, e *flow.Expect) error {
 			e.NATDir = be32(v)
 			e.Has |= flow.HasNATDir
 		case ctaExpectNATTuple:
-			has, err := decodeTuple(v, &e.NAT)
+			has, err := decodeWholeTuple(v, &e.NAT)
 			if err != nil {
 				return err
 			}
-			e.NAT.Zone = 0
-			if has.Has(flow.HasAddr) {
-				e.Has |= flow.HasSNAT
-			}
+			e.Has |= flow.HasSNAT
 			if has.Has(flow.HasPorts) {
 				e.Has |= flow.HasSPAT
 			}
