@@ -45,7 +45,7 @@ func (d *Daemon) openSync() (s *syncer, err error) {
 		}
 		s.events.AddSelf((*w).PortID())
 	}
-	if cfg.Node.Filter.Active() {
+	if f := &cfg.Node.Filter; f.Protocols != flow.Unset || f.Addresses != flow.Unset || f.States != flow.Unset {
 		d.log.Info("using user-space event filtering")
 	}
 	for _, text := range advise(cfg) {

@@ -17,15 +17,15 @@ func (c *DumpCursor) Done() bool { return c.at.done }
 // ResendQueue yields the unacknowledged messages, oldest first.
 func (n *Node) ResendQueue() iter.Seq[ftfw.Resendable] { return n.engine.ResendQueue() }
 
-// Dump appends up to max entries of a cache to dst, one line each, and moves
+// Dump appends up to limit entries of a cache to dst, one line each, and moves
 // the cursor. wall is the time of day, for the kernel's own time stamps.
-func (n *Node) Dump(dst []byte, now time.Duration, wall time.Time, which Which, xml bool, c *DumpCursor, max int) []byte {
+func (n *Node) Dump(dst []byte, now time.Duration, wall time.Time, which Which, xml bool, c *DumpCursor, limit int) []byte {
 	s := n.internal
 	if which == External {
 		s = n.external
 	}
 	f := &n.scratch
-	s.scan(&c.at, max, func(r ref) {
+	s.scan(&c.at, limit, func(r ref) {
 		s.load(r, f)
 		if xml {
 			dst = f.AppendXML(dst, flow.TextOptions{Now: wall})

@@ -85,14 +85,22 @@ func (n *Node) Kernel(now time.Duration, events []flow.Event) {
 	}
 }
 
-func (n *Node) created(now time.Duration, ev *flow.Event) {
-	if !n.cfg.Filter.Pass(&ev.Flow) {
+// admit finds or makes the internal entry of an event; none if the filter or
+// the limit is against it.
+func (n *Node) admit(f *flow.Flow) (r ref, fresh bool) {
+	if !n.cfg.Filter.Pass(f) {
 		n.stats.EventsFiltered++
-		return
+		return none, false
 	}
-	r, fresh := n.internal.put(&ev.Flow.Key)
-	if r == none {
+	if r, fresh = n.internal.put(&f.Key); r == none {
 		n.limitReached(Internal)
+	}
+	return r, fresh
+}
+
+func (n *Node) created(now time.Duration, ev *flow.Event) {
+	r, fresh := n.admit(&ev.Flow)
+	if r == none {
 		return
 	}
 	n.replace(now, n.internal, r, fresh, &ev.Flow)
@@ -105,7 +113,10 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 // one of the same key ends, a tombstone comes back to life.
 func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
 	c := s.common(r)
-	wasTold := c.flags & told
+	flags := c.flags & told
+	if flags != 0 {
+		flags |= renewed
+	}
 	switch {
 	case fresh:
 	case s.dead(r):
@@ -118,42 +129,31 @@ func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.F
 	c.born = seconds(now)
 	c.seen = c.born
 	c.gen = s.gen
-	c.flags = wasTold
+	c.flags = flags
 }
 
 func (n *Node) changed(now time.Duration, ev *flow.Event) {
-	if !n.cfg.Filter.Pass(&ev.Flow) {
-		n.stats.EventsFiltered++
-		return
-	}
-	r, fresh := n.internal.put(&ev.Flow.Key)
+	r, fresh := n.admit(&ev.Flow)
 	if r == none {
-		n.limitReached(Internal)
 		return
 	}
-	n.update(now, n.internal, r, fresh, &ev.Flow)
-	if fresh {
-		n.internal.common(r).flags |= told
-	}
-	if ev.Origin == flow.Other {
-		n.enqueue(r)
-	}
-}
-
-// update merges f into an entry, as CT_UPD and the kernel's UPDATE event do,
-// or makes the entry.
-func (n *Node) update(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
+	s := n.internal
 	if fresh || s.dead(r) {
-		n.replace(now, s, r, fresh, f)
+		n.replace(now, s, r, fresh, &ev.Flow)
+		s.common(r).flags |= told // its NEW event was lost, or before our time
 	} else {
-		s.merge(r, f, &n.scratch)
+		s.merge(r, &ev.Flow, &n.scratch)
 		s.stats.Updated++
 	}
 	c := s.common(r)
 	c.seen = seconds(now)
 	c.gen = s.gen
 	c.flags |= updated
+	if ev.Origin == flow.Other {
+		n.enqueue(r)
+	}
 }
+
 
 // destroyed lets the end of every cached flow through, whatever the filter
 // says of its last state: else it would stay here and at the peer for ever.
@@ -249,11 +249,17 @@ func (n *Node) deliver(now time.Duration, m *wire.Message) {
 		n.limitReached(External)
 		return
 	}
-	if m.Type == wire.CTNew {
+	if m.Type == wire.CTNew || fresh {
 		n.replace(now, s, r, fresh, f)
-	} else {
-		n.update(now, s, r, fresh, f)
+		return
 	}
+	// A message carries all its sender knows of the flow. What it does not
+	// mention is not so (any more), a cleared label for one.
+	s.save(r, f)
+	s.stats.Updated++
+	c := s.common(r)
+	c.seen = seconds(now)
+	c.gen = s.gen
 }
 
 // settle does what the engine asks for after an input.
@@ -268,7 +274,11 @@ func (n *Node) settle(now time.Duration) {
 	}
 }
 
-func (n *Node) release(r ftfw.Ref) { n.internal.unpin(ref(r)) }
+// release gives up what the peer has acknowledged.
+func (n *Node) release(r ftfw.Ref) {
+	n.internal.common(ref(r)).flags &^= renewed
+	n.internal.unpin(ref(r))
+}
 
 // Tick runs the timers that are due.
 func (n *Node) Tick(now time.Duration) {

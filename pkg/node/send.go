@@ -47,7 +47,9 @@ func (n *Node) Next(now time.Duration, dst []byte, size int) []byte {
 
 // render appends the engine's next message. An object is built from what its
 // entry holds now, so however often it changed since it was queued, one
-// message goes out (docs/protocol.md 5.4).
+// message goes out (docs/protocol.md 5.4). It is a CT_NEW as long as the peer
+// may hold an earlier flow of the same tuple: a C peer merges a CT_UPD into
+// that, and the new flow would inherit its NAT or its labels.
 func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 	fr, ok := n.engine.Pop(now)
 	if !ok {
@@ -64,7 +66,7 @@ func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 	switch {
 	case n.internal.dead(r):
 		h.Type = wire.CTDel
-	case c.flags&updated != 0:
+	case c.flags&(updated|renewed) == updated:
 		h.Type = wire.CTUpd
 	default:
 		h.Type = wire.CTNew

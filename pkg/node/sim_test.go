@@ -191,10 +191,10 @@ func (p *peer) tell(op flow.Op, f *flow.Flow) {
 func (p *peer) step() {
 	r := p.w.rng
 	var i int
-	var any flow.Key
+	var known flow.Key
 	if len(p.keys) > 0 {
 		i = r.IntN(len(p.keys))
-		any = p.keys[i]
+		known = p.keys[i]
 	}
 	switch dice := r.UintN(10); {
 	case dice < 5 || len(p.kernel) == 0:
@@ -224,16 +224,16 @@ func (p *peer) step() {
 		p.keys = append(p.keys, f.Key)
 		p.tell(flow.New, &f)
 	case dice < 8:
-		f := p.kernel[any]
+		f := p.kernel[known]
 		f.Mark++
 		f.Has |= flow.HasMark
 		f.State = uint8(r.UintN(8))
 		f.Has |= flow.HasState
-		p.kernel[any] = f
+		p.kernel[known] = f
 		p.tell(flow.Update, &f)
 	default:
-		f := p.kernel[any]
-		delete(p.kernel, any)
+		f := p.kernel[known]
+		delete(p.kernel, known)
 		p.keys[i] = p.keys[len(p.keys)-1]
 		p.keys = p.keys[:len(p.keys)-1]
 		p.tell(flow.Destroy, &f)

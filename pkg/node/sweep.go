@@ -70,7 +70,7 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 	switch {
 	case fresh || s.dead(r):
 		n.replace(now, s, r, fresh, f)
-		c.flags |= told
+		c.flags |= told | renewed
 	case c.gen == s.gen:
 		return
 	default:
@@ -88,15 +88,15 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 	}
 }
 
-// EndSweep removes up to max entries that the dump did not refresh and
+// EndSweep removes up to limit entries that the dump did not refresh and
 // reports whether the sweep is over; call it until it is.
-func (n *Node) EndSweep(max int) (done bool) {
+func (n *Node) EndSweep(limit int) (done bool) {
 	w := &n.sweep
 	if !w.active {
 		return true
 	}
 	w.ended = true
-	n.internal.scan(&w.at, max, func(r ref) {
+	n.internal.scan(&w.at, limit, func(r ref) {
 		if n.internal.common(r).gen != n.internal.gen {
 			n.die(r, true)
 		}
@@ -158,12 +158,12 @@ func (n *Node) retryResync(now time.Duration) {
 
 // Expire removes up to max external entries that the peer no longer has and
 // reports whether there is nothing more to do.
-func (n *Node) Expire(max int) (done bool) {
+func (n *Node) Expire(limit int) (done bool) {
 	if !n.expiry.active {
 		return true
 	}
 	s := n.external
-	s.scan(&n.expiry.at, max, func(r ref) {
+	s.scan(&n.expiry.at, limit, func(r ref) {
 		if s.common(r).gen != s.gen {
 			s.stats.Destroyed++
 			n.stats.Expired++
