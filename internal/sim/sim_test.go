@@ -84,6 +84,7 @@ func TestPipe(t *testing.T) {
 func TestSeedRepeats(t *testing.T) {
 	run := func(seed uint64) string {
 		w := New(seed)
+		w.Record()
 		p := NewPipe(w, &Faults{Loss: 0.3, Jitter: time.Second}, func(i int) { w.Logf("got %d", i) })
 		for i := range 50 {
 			p.Send(i)
@@ -101,6 +102,8 @@ func TestSeedRepeats(t *testing.T) {
 
 func TestTraceKeepsTheEnd(t *testing.T) {
 	w := New(1)
+	w.Logf("not recorded")
+	w.Record()
 	for i := range traceLimit + 10 {
 		w.Logf("line %d.", i)
 	}

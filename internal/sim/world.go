@@ -23,7 +23,7 @@ type World struct {
 
 // traceLimit is how many lines of the trace are kept: a failure is understood
 // from its end.
-const traceLimit = 400
+const traceLimit = 5000
 
 // New makes a world whose clock reads 0.
 func New(seed uint64) *World {
@@ -68,10 +68,14 @@ func (w *World) Run(until time.Duration) {
 	w.now = until
 }
 
-// Logf adds a line to the trace.
+// Record switches the trace on. It is off at first: it costs more than the
+// rest of the world.
+func (w *World) Record() { w.trace = make([]string, traceLimit) }
+
+// Logf adds a line to the trace if it is on.
 func (w *World) Logf(format string, args ...any) {
 	if w.trace == nil {
-		w.trace = make([]string, traceLimit)
+		return
 	}
 	w.trace[w.lines%traceLimit] = fmt.Sprintf("%12v ", w.now) + fmt.Sprintf(format, args...)
 	w.lines++

@@ -97,7 +97,7 @@ func (e *Engine) acked(now time.Duration, from, to uint32) {
 }
 
 // nacked queues again what the peer misses of from..to.
-func (e *Engine) nacked(from, to uint32) {
+func (e *Engine) nacked(now time.Duration, from, to uint32) {
 	if !e.ours(from, to) {
 		e.stats.ForeignRanges++
 		return
@@ -113,8 +113,20 @@ func (e *Engine) nacked(from, to uint32) {
 		i = next
 	}
 	if e.out.dropped && !wire.After(from, e.out.droppedTo) {
-		e.out.dropped = false
-		e.raise(Event{Kind: BulkWanted})
+		e.forgot(now)
+	}
+}
+
+// forgot arranges for amends, at some distance from the last ones: the bulk
+// they consist of may be what overflows the queue.
+func (e *Engine) forgot(now time.Duration) {
+	o := &e.out
+	switch {
+	case o.forgot:
+	case o.amended && now-o.amendedAt < resyncPause:
+		o.forgot, o.forgotAt = true, o.amendedAt+resyncPause
+	default:
+		e.amend(now)
 	}
 }
 

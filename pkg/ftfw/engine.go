@@ -57,6 +57,7 @@ const (
 	deafAfter      = 3 * time.Second
 	stragglerAfter = 3 * time.Second
 	unheardAfter   = 5 * time.Second
+	resyncPause    = 5 * time.Second
 	resyncLostMin  = 30 * time.Second // doubles with every repetition
 	resyncLostMax  = 8 * time.Minute
 )

@@ -82,7 +82,7 @@ func (e *Engine) newLife(seq uint32) {
 // startOver sends everything to a peer that may have nothing.
 func (e *Engine) startOver() {
 	e.requeueUnacked()
-	e.out.dropped = false
+	e.out.dropped, e.out.forgot = false, false
 	e.raise(Event{Kind: PeerRestarted})
 	e.raise(Event{Kind: BulkWanted})
 }
@@ -122,10 +122,12 @@ func (e *Engine) helloAnswered(now time.Duration) {
 	e.peer.accepted = 0
 	e.endHold()
 	if e.out.objects {
-		e.out.objects = false
 		e.requeueUnacked()
+	}
+	if e.out.objects || !e.peer.run {
 		e.raise(Event{Kind: BulkWanted})
 	}
+	e.out.objects = false
 }
 
 // heardAt watches for a peer that talks and never acknowledges anything: the
@@ -140,6 +142,11 @@ func (e *Engine) heardAt(now time.Duration) {
 	if e.peer.accepted < 3 || now-o.doneAt < unheardAfter {
 		return
 	}
-	o.hello, o.settled = helloInit, false
+	e.sayHello()
+}
+
+// sayHello begins our hello once more.
+func (e *Engine) sayHello() {
+	e.out.hello, e.out.settled = helloInit, false
 	e.stats.HellosRepeated++
 }

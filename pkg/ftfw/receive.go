@@ -121,7 +121,7 @@ func (e *Engine) digest(now time.Duration, h wire.Header, c wire.Class) {
 		e.acked(now, h.From, h.To)
 	case wire.NACK:
 		e.stats.NACKsReceived++
-		e.nacked(h.From, h.To)
+		e.nacked(now, h.From, h.To)
 	case wire.RESYNC:
 		e.stats.ResyncsReceived++
 		e.resyncWanted(h.Seq)

@@ -19,6 +19,8 @@ type resyncing struct {
 	clean       bool
 	outstanding int           // RESYNCs and NACKs not acknowledged
 	patience    time.Duration // before a RESYNC without answer is repeated
+	due         bool          // a resync is to be requested at dueAt
+	dueAt       time.Duration
 
 	// The peer's. Its RESYNC is not acknowledged before all of our answer
 	// is queued, for the same reason.
@@ -27,7 +29,7 @@ type resyncing struct {
 	heldCount int
 }
 
-func (r *resyncing) sent()   { r.queued, r.clean = false, true }
+func (r *resyncing) sent()   { r.queued, r.clean, r.due = false, true, false }
 func (r *resyncing) missed() { r.clean = false }
 
 // RequestResync queues one RESYNC unless one is queued already.

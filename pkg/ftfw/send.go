@@ -31,8 +31,12 @@ type sending struct {
 	held      bool          // objects wait for the hello's answer
 	holdUntil time.Duration
 
-	dropped   bool   // the resend queue overflowed
-	droppedTo uint32 // up to this number
+	dropped   bool          // the resend queue overflowed
+	droppedTo uint32        // up to this number
+	forgot    bool          // and the peer misses something of that;
+	forgotAt  time.Duration // it gets everything at this time
+	amended   bool          // that was done before,
+	amendedAt time.Duration // the last time
 
 	ackedTo        uint32 // the highest number acknowledged
 	oldest, resync watch  // what that has left behind
@@ -65,7 +69,7 @@ func (e *Engine) Pop(now time.Duration) (Frame, bool) {
 		f.Header.Type, f.Header.From, f.Header.To = wire.Control, n.from, n.to
 	}
 	e.stats.Sent++
-	e.sent(i)
+	e.sent(now, i)
 	return f, true
 }
 
@@ -90,7 +94,7 @@ func (e *Engine) helloFlags(now time.Duration, object bool) (flags uint8) {
 
 // sent moves node i to where it waits for its acknowledgement
 // (docs/protocol.md 5.4). An ALIVE has none to wait for.
-func (e *Engine) sent(i uint32) {
+func (e *Engine) sent(now time.Duration, i uint32) {
 	switch e.q.at(i).kind {
 	case wire.FlagALIVE:
 		e.out.aliveQueued = false
@@ -106,17 +110,17 @@ func (e *Engine) sent(i uint32) {
 		e.raise(Event{Kind: ResyncStarted})
 	}
 	if e.q.lists[resendList].n >= e.cfg.ResendQueue {
-		e.overflow(e.q.lists[resendList].head)
+		e.overflow(now, e.q.lists[resendList].head)
 	}
 	e.q.move(resendList, i)
 	e.finishResync()
 }
 
 // overflow drops the oldest element of the resend queue (docs/protocol.md
-// 5.6). Nothing is told to the peer now; if it ever asks for what was
-// dropped, it gets everything. A NACK that is dropped leaves a hole only a
-// resync can fill.
-func (e *Engine) overflow(i uint32) {
+// 5.6). Nothing is told to the peer now; see amend. A NACK that is dropped leaves a hole only a
+// resync can fill; at some distance, because a bulk may be what fills the
+// queue.
+func (e *Engine) overflow(now time.Duration, i uint32) {
 	n := e.q.at(i)
 	e.stats.ResendOverflow++
 	kind := n.kind
@@ -124,9 +128,20 @@ func (e *Engine) overflow(i uint32) {
 		e.out.dropped, e.out.droppedTo = true, n.seq
 	}
 	e.discard(i)
-	if kind == wire.FlagNACK {
-		e.RequestResync()
+	if kind == wire.FlagNACK && !e.resync.due {
+		e.resync.due, e.resync.dueAt = true, now+resyncPause
 	}
+}
+
+// amend makes up for something the peer misses and we have forgotten. Sending
+// everything brings back what lives but not the news of what died, so we say
+// hello again as well: a Go peer then asks for everything and drops the rest.
+func (e *Engine) amend(now time.Duration) {
+	o := &e.out
+	o.forgot, o.dropped = false, false
+	o.amended, o.amendedAt = true, now
+	e.sayHello()
+	e.raise(Event{Kind: BulkWanted})
 }
 
 // discard frees node i without its having been acknowledged.
@@ -146,6 +161,13 @@ func (e *Engine) Tick(now time.Duration) {
 	if e.out.held && now >= e.out.holdUntil {
 		e.endHold()
 	}
+	if e.resync.due && now >= e.resync.dueAt {
+		e.resync.due = false
+		e.RequestResync()
+	}
+	if e.out.forgot && now >= e.out.forgotAt {
+		e.amend(now)
+	}
 	if now < e.out.timer {
 		return
 	}
@@ -157,10 +179,17 @@ func (e *Engine) Tick(now time.Duration) {
 
 // Deadline is when Tick wants to be called.
 func (e *Engine) Deadline() time.Duration {
-	if e.out.held && e.out.holdUntil < e.out.timer {
-		return e.out.holdUntil
+	d := e.out.timer
+	if e.out.held {
+		d = min(d, e.out.holdUntil)
 	}
-	return e.out.timer
+	if e.resync.due {
+		d = min(d, e.resync.dueAt)
+	}
+	if e.out.forgot {
+		d = min(d, e.out.forgotAt)
+	}
+	return d
 }
 
 // queueControl queues a control message.

@@ -18,7 +18,7 @@ type Stats struct {
 	HellosReceived  uint64
 	PeerRestarts    uint64
 	DoubtfulRuns    uint64 // runs of HELLOs that may have hidden a restart
-	HellosRepeated  uint64 // times we said hello again to a peer that ignored us
+	HellosRepeated  uint64 // times we said hello again
 	Adopted         uint64 // positions taken over from a peer that was ignored
 	ResyncsSent     uint64
 	ResyncsReceived uint64
