@@ -60,7 +60,7 @@ func (c *Config) writeMode(b *strings.Builder) {
 	}
 	writeNumber(b, "PurgeTimeout", c.PurgeTimeout)
 	writeNumber(b, "CommitTimeout", c.CommitTimeout)
-	writeLines(b, c.ModeLines)
+	writeLines(b, "\t\t", c.ModeLines)
 	b.WriteString("\t}\n")
 }
 
@@ -88,7 +88,7 @@ func (c *Config) writeGeneral(b *strings.Builder) {
 	fmt.Fprintf(b, "\tLogFile %s\n\tLockFile %s\n\tUNIX {\n\t\tPath %s\n\t}\n", c.LogFile, c.Lock, c.Socket)
 	fmt.Fprintf(b, "\tNetlinkBufferSize 16777216\n\tNetlinkBufferSizeMaxGrowth 67108864\n")
 	fmt.Fprintf(b, "\tScheduler {\n\t\t%s\n\t}\n", scheduler)
-	writeLines(b, c.GeneralLines)
+	writeLines(b, "\t", c.GeneralLines)
 	c.writeFilter(b)
 	b.WriteString("}\n")
 }
@@ -109,13 +109,13 @@ func (c *Config) writeFilter(b *strings.Builder) {
 		}
 		b.WriteString("\t\t}\n")
 	}
-	writeLines(b, c.FilterLines)
+	writeLines(b, "\t\t", c.FilterLines)
 	b.WriteString("\t}\n")
 }
 
-func writeLines(b *strings.Builder, lines []string) {
+func writeLines(b *strings.Builder, indent string, lines []string) {
 	for _, l := range lines {
-		b.WriteString("\t\t" + l + "\n")
+		b.WriteString(indent + l + "\n")
 	}
 }
 
