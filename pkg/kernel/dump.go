@@ -94,12 +94,17 @@ func DumpExpect(ctx context.Context, fn func(*flow.Expect) error) error {
 
 func (d *Dumper) run(ctx context.Context, request uint16, restart func(), each func(*message) error) error {
 	d.Stats = DumpStats{}
+	return d.redo(func() (torn bool, err error) { return dumpOnce(ctx, request, each) }, restart)
+}
+
+// redo makes attempts until one is not torn.
+func (d *Dumper) redo(once func() (torn bool, err error), restart func()) error {
 	attempts := d.Attempts
 	if attempts == 0 {
 		attempts = dumpAttempts
 	}
 	for {
-		torn, err := dumpOnce(ctx, request, each)
+		torn, err := once()
 		if err != nil || !torn {
 			return err
 		}
@@ -158,7 +163,8 @@ func dumpOnce(ctx context.Context, request uint16, each func(*message) error) (t
 type dumpParser struct {
 	seq, pid uint32
 	each     func(*message) error
-	torn     bool // a message carried NLM_F_DUMP_INTR
+	cur      message // what each looks at; here so that it is not allocated each time
+	torn     bool    // a message carried NLM_F_DUMP_INTR
 	done     bool
 }
 
@@ -174,7 +180,8 @@ func (p *dumpParser) datagram(b []byte) error {
 		if m.flags&unix.NLM_F_DUMP_INTR != 0 {
 			p.torn = true
 		}
-		if err := p.message(&m); err != nil {
+		p.cur = m
+		if err := p.message(&p.cur); err != nil {
 			return err
 		}
 	}
