@@ -21,7 +21,7 @@ const (
 
 // ErrTorn says that the table changed its shape during every attempt to dump
 // it (NLM_F_DUMP_INTR): the last attempt's entries are real, but some may be
-// missing.
+// missing. Kernels up to 6.18 never set that flag on these dumps.
 var ErrTorn = errors.New("dump conntrack table: interrupted by changes of the table")
 
 // Dumper reads the whole table. The zero value is ready; it is used by one

@@ -248,7 +248,8 @@ func decodeSynproxy(b []byte, f *flow.Flow) error {
 }
 
 // decodeLabels reads the kernel's bitmap, an array of unsigned long. The
-// kernel sends all 16 bytes or none; a shorter one leaves the rest zero.
+// kernel sends all 16 bytes, or none if no label is set: that the last label
+// went is not said. A shorter bitmap leaves the rest zero.
 func decodeLabels(v []byte, f *flow.Flow) error {
 	for i := 0; i < len(f.Labels) && 4*i+4 <= len(v); i++ {
 		f.Labels[i^labelSwap] = binary.NativeEndian.Uint32(v[4*i:])
