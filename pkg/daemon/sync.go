@@ -35,7 +35,7 @@ func (d *Daemon) openSync() (s *syncer, err error) {
 	if s.link, err = link.Open(cfg.Links[0]); err != nil {
 		return nil, err
 	}
-	if s.events, err = kernel.OpenEvents(cfg.Kernel); err != nil {
+	if s.events, err = kernel.OpenEvents(cfg.Kernel, kernel.FlowGroups...); err != nil {
 		return nil, fmt.Errorf("open event socket: %w", err)
 	}
 	d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)

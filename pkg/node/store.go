@@ -78,7 +78,7 @@ const (
 
 // kept are the attributes an entry keeps; counters and use count are not
 // worth their memory and the C daemon drops them too.
-const kept = flow.HasStop<<1 - 1&^(flow.HasUse|flow.HasCounters)
+const kept = (flow.HasStop<<1 - 1) &^ (flow.HasUse | flow.HasCounters)
 
 // inRare are the attributes of the rare record.
 const inRare = flow.HasVtag | flow.HasRole | flow.HasMaster | flow.HasMasterPort |

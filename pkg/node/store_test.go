@@ -121,6 +121,24 @@ func TestStoreMergeIsFlowMerge(t *testing.T) {
 	})
 }
 
+func TestStoreDropsCountersAndUse(t *testing.T) {
+	s := testStore(10)
+	f := randomFlow(rand.New(rand.NewPCG(5, 5)), flow.IPv4)
+	want := f
+	f.Has |= flow.HasUse | flow.HasCounters
+	f.Use, f.Counters[1].Bytes = 1, 2
+	r, _ := s.put(&f.Key)
+	for range 2 { // saved, then merged
+		s.save(r, &f)
+		var got, scratch flow.Flow
+		s.load(r, &got)
+		if got != want {
+			t.Errorf("kept: %v", cmp.Diff(want, got))
+		}
+		s.merge(r, &f, &scratch)
+	}
+}
+
 func TestStoreRareRecordsAreReused(t *testing.T) {
 	s := testStore(1 << 20)
 	r := rand.New(rand.NewPCG(3, 3))
