@@ -154,7 +154,6 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 	}
 }
 
-
 // destroyed lets the end of every cached flow through, whatever the filter
 // says of its last state: else it would stay here and at the peer for ever.
 func (n *Node) destroyed(now time.Duration, ev *flow.Event) {
