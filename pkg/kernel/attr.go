@@ -17,11 +17,11 @@ const (
 
 // Message types: the subsystem in the upper byte, the message in the lower.
 const (
-	msgCtNew      uint16 = 1<<8 | 0 // IPCTNL_MSG_CT_NEW
+	msgCtNew      uint16 = 1 << 8   // IPCTNL_MSG_CT_NEW
 	msgCtGet      uint16 = 1<<8 | 1 // IPCTNL_MSG_CT_GET
 	msgCtDelete   uint16 = 1<<8 | 2 // IPCTNL_MSG_CT_DELETE
 	msgCtGetStats uint16 = 1<<8 | 5 // IPCTNL_MSG_CT_GET_STATS
-	msgExpNew     uint16 = 2<<8 | 0 // IPCTNL_MSG_EXP_NEW
+	msgExpNew     uint16 = 2 << 8   // IPCTNL_MSG_EXP_NEW
 	msgExpGet     uint16 = 2<<8 | 1 // IPCTNL_MSG_EXP_GET
 	msgExpDelete  uint16 = 2<<8 | 2 // IPCTNL_MSG_EXP_DELETE
 )
@@ -147,9 +147,6 @@ const (
 	ctaSynproxyISN   attr = 1 // CTA_SYNPROXY_ISN, u32
 	ctaSynproxyITS   attr = 2 // CTA_SYNPROXY_ITS, u32
 	ctaSynproxyTSOff attr = 3 // CTA_SYNPROXY_TSOFF, u32
-
-	ctaFilterOrigFlags  attr = 1 // CTA_FILTER_ORIG_FLAGS, u32
-	ctaFilterReplyFlags attr = 2 // CTA_FILTER_REPLY_FLAGS, u32
 )
 
 // Attributes of an expectation (enum ctattr_expect).

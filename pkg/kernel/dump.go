@@ -21,7 +21,7 @@ const (
 
 // ErrTorn says that the table changed its shape during every attempt to dump
 // it (NLM_F_DUMP_INTR): the last attempt's entries are real, but some may be
-// missing. Kernels up to 6.18 never set that flag on these dumps.
+// missing. Linux 6.18 was never seen to set that flag on these dumps.
 var ErrTorn = errors.New("dump conntrack table: interrupted by changes of the table")
 
 // Dumper reads the whole table. The zero value is ready; it is used by one
@@ -124,7 +124,7 @@ func dumpOnce(ctx context.Context, request uint16, each func(*message) error) (t
 	if err != nil {
 		return false, err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }() // of a socket that is only read
 	if _, err := s.forceReadBuffer(dumpSocket); err != nil {
 		return false, err
 	}
@@ -142,7 +142,7 @@ func dumpOnce(ctx context.Context, request uint16, each func(*message) error) (t
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return p.torn, fmt.Errorf("dump conntrack table: %w", context.Cause(ctx))
-		case err == unix.ENOBUFS:
+		case errors.Is(err, unix.ENOBUFS):
 			p.torn = true
 			return true, nil
 		case err != nil:

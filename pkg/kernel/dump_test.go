@@ -53,7 +53,7 @@ func TestDumpErrors(t *testing.T) {
 			return stop
 		}
 		return nil
-	}); err != stop || n != 700 {
+	}); !errors.Is(err, stop) || n != 700 {
 		t.Errorf("after %d: %v", n, err)
 	}
 
@@ -224,7 +224,7 @@ func TestTornDumpIsRedone(t *testing.T) {
 		}
 	}
 	d := Dumper{}
-	if err := d.redo(func() (bool, error) { return true, os.ErrClosed }, nil); err != os.ErrClosed || d.Stats.Torn != 0 {
+	if err := d.redo(func() (bool, error) { return true, os.ErrClosed }, nil); !errors.Is(err, os.ErrClosed) || d.Stats.Torn != 0 {
 		t.Errorf("an error is not a torn dump: %v, %+v", err, d.Stats)
 	}
 	tries := 0

@@ -209,7 +209,7 @@ func (e *Events) read(dst []flow.Event, wait bool) (n int, err error) {
 			break
 		}
 		err = e.receive(wait && !got)
-		if err == unix.EAGAIN {
+		if errors.Is(err, unix.EAGAIN) {
 			err = nil
 			break
 		}
@@ -224,9 +224,9 @@ func (e *Events) read(dst []flow.Event, wait bool) (n int, err error) {
 func (e *Events) receive(wait bool) error {
 	err := e.rx.receive(wait)
 	switch {
-	case err == nil, err == unix.EAGAIN, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
+	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
 		return err
-	case err == unix.ENOBUFS:
+	case errors.Is(err, unix.ENOBUFS):
 		return e.overrun()
 	}
 	e.count.Failed++

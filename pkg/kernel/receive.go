@@ -22,9 +22,8 @@ type receiver struct {
 	bufs []byte
 	size int // bytes of one buffer
 
-	count int  // datagrams of the last receive
-	next  int  // the one that datagram hands out next
-	wait  bool // in: wait for the socket to become readable
+	count int // datagrams of the last receive
+	next  int // the one that datagram hands out next
 	errno unix.Errno
 
 	// The poller takes functions; made once, so that receiving does not allocate.

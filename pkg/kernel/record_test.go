@@ -177,7 +177,7 @@ func recordOne(t *testing.T, s scenario) (out []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.Close()
+	defer shut(e)
 	s.run(t)
 	dumps := append(rawDump(t, msgCtGet), rawDump(t, msgExpGet)...)
 	conntrack(t, "-F")

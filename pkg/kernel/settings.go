@@ -81,7 +81,7 @@ func Count() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if err := s.conn.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
 		return 0, fmt.Errorf("count entries: %w", err)
 	}

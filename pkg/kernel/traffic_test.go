@@ -60,18 +60,18 @@ func talkVia(t *testing.T, network, from, to, at string, port, listen int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer shut(l)
 		go func() { echoed <- echoTCP(l) }()
 	} else {
 		l, err := new(net.ListenConfig).ListenPacket(ctx, network, here)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer shut(l)
 		go func() { echoed <- echoUDP(l) }()
 	}
-	c := dialFrom(t, ctx, network, from, 40000+listen%1000, net.JoinHostPort(to, fmt.Sprint(port)))
-	defer c.Close()
+	c := dialFrom(ctx, t, network, from, 40000+listen%1000, net.JoinHostPort(to, fmt.Sprint(port)))
+	defer shut(c)
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.WriteString(c, "word"); err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func talkVia(t *testing.T, network, from, to, at string, port, listen int) {
 	if n, err := c.Read(make([]byte, 16)); n != 4 || err != nil {
 		t.Fatalf("echo of %s %s to %s: %d bytes, %v", network, from, to, n, err)
 	}
-	c.Close()
+	shut(c)
 	if err := <-echoed; err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func talkVia(t *testing.T, network, from, to, at string, port, listen int) {
 
 // dialFrom reuses the port, which an earlier scenario may have left in
 // TIME_WAIT.
-func dialFrom(t *testing.T, ctx context.Context, network, from string, port int, to string) net.Conn {
+func dialFrom(ctx context.Context, t *testing.T, network, from string, port int, to string) net.Conn {
 	t.Helper()
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
@@ -104,12 +104,15 @@ func dialFrom(t *testing.T, ctx context.Context, network, from string, port int,
 	return c
 }
 
+// shut closes what has done its part.
+func shut(c io.Closer) { _ = c.Close() }
+
 func echoTCP(l net.Listener) error {
 	c, err := l.Accept()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer shut(c)
 	_, err = io.Copy(c, c)
 	return err
 }
@@ -125,8 +128,8 @@ func echoUDP(l net.PacketConn) error {
 
 func sendUDP(t *testing.T, from, to string, port int) {
 	t.Helper()
-	c := dialFrom(t, context.Background(), "udp", from, 40900, net.JoinHostPort(to, fmt.Sprint(port)))
-	defer c.Close()
+	c := dialFrom(context.Background(), t, "udp", from, 40900, net.JoinHostPort(to, fmt.Sprint(port)))
+	defer shut(c)
 	if _, err := io.WriteString(c, "word"); err != nil {
 		t.Fatal(err)
 	}
@@ -142,16 +145,16 @@ func talkFTP(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer shut(l)
 	data, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(from, "40020"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer data.Close()
+	defer shut(data)
 	echoed := make(chan error, 1)
 	go func() { echoed <- echoTCP(l) }()
-	c := dialFrom(t, ctx, "tcp", from, 40021, net.JoinHostPort(to, "21"))
-	defer c.Close()
+	c := dialFrom(ctx, t, "tcp", from, 40021, net.JoinHostPort(to, "21"))
+	defer shut(c)
 	announce := "PORT 10,1,0,2,156,84\r\n"
 	if strings.Contains(from, ":") {
 		announce = "EPRT |2|" + from + "|40020|\r\n"
@@ -172,10 +175,10 @@ func talkFTP(t *testing.T, from, to string) {
 			continue
 		}
 		if target, ok := dataTarget(string(b[:n]), from); ok {
-			dialFrom(t, ctx, "tcp", to, 20, target).Close()
+			shut(dialFrom(ctx, t, "tcp", to, 20, target))
 		}
 	}
-	c.Close()
+	shut(c)
 	if err := <-echoed; err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +214,7 @@ func sendVia(t *testing.T, family, proto int, from, to string, payload []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := unix.Bind(fd, sockaddr(from)); err != nil {
 		t.Fatal(err)
 	}
