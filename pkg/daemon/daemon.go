@@ -83,6 +83,7 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	d.serve(ctx, g)
 	err := d.start(ctx)
 	if err == nil {
+		d.serveClients(ctx, g)
 		log.Info("initialization completed")
 		err = d.ready()
 	}
@@ -125,13 +126,18 @@ func (d *Daemon) open() (err error) {
 	return err
 }
 
-// serve starts the goroutines of all edges.
-func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
+// serveClients answers control requests. Who connects before waits: an answer
+// means that everything works.
+func (d *Daemon) serveClients(ctx context.Context, g *errgroup.Group) {
 	if d.listener != nil {
 		g.Go(func() error {
 			return ctl.Serve(ctx, d.listener, d.requests(), ctl.Config{Counters: &d.counters})
 		})
 	}
+}
+
+// serve starts the goroutines of the other edges.
+func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 	if d.sync != nil {
 		g.Go(func() error { return d.readEvents(ctx) })
 		g.Go(func() error { return d.readLink(ctx) })
