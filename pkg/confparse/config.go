@@ -1,3 +1,11 @@
+// Package confparse turns the text of conntrackd.conf into a Config: the
+// settings of the daemon and the Config structs of those who own the rest.
+//
+// The way of a text: lexer.go makes tokens, tree.go a tree of tokens and
+// braces, walk.go finds the statements in it with the table of keywords
+// (table.go, rows_*.go), whose rows fill the Config; start.go fills in the
+// defaults and judges the whole. docs/configuration.md is the reference, and
+// docs/compatibility.md says where we differ from conntrackd.
 package confparse
 
 import (
@@ -14,6 +22,20 @@ const (
 	DefaultLockFile     = "/var/lock/conntrackd.lock"
 	DefaultLogFile      = "/var/log/conntrackd.log"
 	DefaultStatsLogFile = "/var/log/conntrackd-stats.log"
+
+	DefaultErrorQueueLength    = 128
+	DefaultEventIterationLimit = 100
+	DefaultPolicy              = "RR"
+	DefaultPriority            = 99
+)
+
+// Limits of conntrackd: paths in bytes, links, and the priority.
+const (
+	maxPath       = 256
+	maxSocketPath = 107
+	maxLinks      = 4
+	maxPriority   = 99
+	maxInterface  = 15
 )
 
 // Config is a whole conntrackd.conf with every default filled in.
@@ -50,6 +72,8 @@ type Config struct {
 	// HelperSections is the number of Helper blocks. They are accepted and
 	// not run.
 	HelperSections int
+
+	refusals []*Error // what CheckStart says
 }
 
 // Scheduler is the General { Scheduler } block.
