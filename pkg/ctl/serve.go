@@ -17,7 +17,7 @@ import (
 // Config holds the limits of the server. A zero field means its default.
 type Config struct {
 	RequestTimeout time.Duration // wait for the request number; default 5 s
-	StallTimeout   time.Duration // a client that reads nothing for so long is dropped; default 30 s
+	StallTimeout   time.Duration // a client that empties no socket buffer for so long is dropped; default 30 s
 	DrainTimeout   time.Duration // wait for handlers at shutdown; default 2 s
 	MaxClients     int           // served at once, the rest waits in the backlog; default 128
 	Counters       *Counters     // what happened, for the statistics; nil: not wanted

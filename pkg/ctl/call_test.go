@@ -1,0 +1,97 @@
+package ctl
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestCallWithoutDaemon(t *testing.T) {
+	stale := socketPath(t)
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	file := socketPath(t)
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, path string
+		cause      error
+	}{
+		{"nothing there", socketPath(t), fs.ErrNotExist},
+		{"stale socket", stale, syscall.ECONNREFUSED},
+		{"plain file", file, syscall.ECONNREFUSED},
+		{"no path", "", nil},
+		{"long path", strings.Repeat("x", 200), nil},
+	}
+	for _, test := range tests {
+		err := Call(test.path, 21, io.Discard)
+		var connect *ConnectError
+		if !errors.As(err, &connect) || connect.Path != test.path {
+			t.Errorf("%s: got %#v", test.name, err)
+			continue
+		}
+		if err.Error() != "can't connect: is conntrackd running? appropriate permissions?" {
+			t.Errorf("%s: text %q", test.name, err)
+		}
+		if test.cause != nil && !errors.Is(err, test.cause) {
+			t.Errorf("%s: caused by %v, want %v", test.name, connect.Err, test.cause)
+		}
+	}
+}
+
+// The request is one number, and nothing follows it until the reply ends.
+func TestCallSendsOneNumber(t *testing.T) {
+	path := socketPath(t)
+	ln, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	got := make(chan []byte, 1)
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		b := make([]byte, 16)
+		n, _ := conn.Read(b)
+		got <- b[:n]
+		io.WriteString(conn, "in several\n")
+		io.WriteString(conn, "pieces, with a \x00 inside\n")
+	}()
+	var reply bytes.Buffer
+	if err := Call(path, -2, &reply); err != nil {
+		t.Fatal(err)
+	}
+	if b := <-got; !bytes.Equal(b, native(-2)) {
+		t.Errorf("sent % x", b)
+	}
+	if reply.String() != "in several\npieces, with a \x00 inside\n" {
+		t.Errorf("got %q", reply.String())
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestCallTellsWhenOutputFails(t *testing.T) {
+	s := startServer(t, []Request{{Code: 16, Handle: write("line\n")}}, Config{})
+	err := Call(s.path, 16, fullDisk{})
+	var connect *ConnectError
+	if !errors.Is(err, syscall.ENOSPC) || errors.As(err, &connect) {
+		t.Errorf("got %v", err)
+	}
+}
