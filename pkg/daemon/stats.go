@@ -120,8 +120,8 @@ const unlimited = 1<<31 - 1
 func (d *Daemon) queueReport(b []byte) []byte {
 	st := d.nodeStats()
 	return appendQueues(b, uint64(st.TxQueue+st.Resend), []QueueStats{
-		{Name: "rsqueue", Length: uint64(st.Resend), Maximum: uint64(d.cfg.Node.ResendQueueSize), NoSpace: st.Engine.ResendOverflow},
-		{Name: "errorq", Maximum: uint64(d.cfg.ErrorQueueLength)},
 		{Name: "txqueue", Length: uint64(st.TxQueue), Maximum: unlimited},
+		{Name: "errorq", Maximum: uint64(d.cfg.ErrorQueueLength)},
+		{Name: "rsqueue", Length: uint64(st.Resend), Maximum: uint64(d.cfg.Node.ResendQueueSize), NoSpace: st.Engine.ResendOverflow},
 	})
 }
