@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -27,11 +29,9 @@ func IsBackground() bool { return os.Getenv(readyEnv) != "" }
 // second execution. What the child has to say until then goes to stdout and
 // stderr of this process.
 func Background(cfg *confparse.Config) error {
-	path, err := exec.LookPath(os.Args[0])
+	path, err := ownBinary()
 	if err != nil {
-		if path, err = os.Executable(); err != nil {
-			return fmt.Errorf("find own binary: %w", err)
-		}
+		return fmt.Errorf("find own binary: %w", err)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -42,7 +42,7 @@ func Background(cfg *confparse.Config) error {
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{w}
-	cmd.Env = append(os.Environ(), readyEnv+"=3")
+	cmd.Env = append(childEnv(os.Environ()), readyEnv+"=3")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		w.Close()
@@ -59,6 +59,32 @@ func Background(cfg *confparse.Config) error {
 		return errors.New("initialization failed")
 	}
 	return errors.New("background process ended early")
+}
+
+// ownBinary returns the path this process was started by, a link or not: the
+// process takes its name from it. A path that leads to another program, as
+// argv[0] may be anything, is not it.
+func ownBinary() (string, error) {
+	own, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	named, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return own, nil
+	}
+	a, errA := os.Stat(own)
+	b, errB := os.Stat(named)
+	if errA != nil || errB != nil || !os.SameFile(a, b) {
+		return own, nil
+	}
+	return named, nil
+}
+
+// childEnv drops WATCHDOG_PID, which names this process: the watchdog is the
+// background process's to feed.
+func childEnv(env []string) []string {
+	return slices.DeleteFunc(env, func(s string) bool { return strings.HasPrefix(s, "WATCHDOG_PID=") })
 }
 
 // detach ends the relation to the process that started this one: it may exit,

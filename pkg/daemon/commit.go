@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"strings"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
@@ -17,48 +18,78 @@ const commitBatch = 512
 func (d *Daemon) commitExternal() {
 	s := d.sync
 	s.purge.cancel()
-	started := time.Now()
-	begun := false
-	d.enter(func(n *node.Node, _ time.Duration) { begun = n.BeginCommit() })
-	if !begun {
+	// The node's own mark is gone when it has handed out the last entries, but
+	// these are yet to be written.
+	if !s.commitMu.TryLock() {
 		d.log.Info("commit already in progress, skipping")
 		return
 	}
-	flows := make([]flow.Flow, commitBatch)
-	results := make([]kernel.Result, commitBatch)
-	var written, refused int
-	for done := false; !done; {
-		var n int
-		d.enter(func(nd *node.Node, now time.Duration) { n, done = nd.NextCommit(now, flows) })
-		if err := s.commit.Commit(flows[:n], results[:n]); err != nil {
-			d.log.Errorf("commit-create: %v", err)
-			refused += n
-			continue
-		}
-		for i := range n {
-			if results[i].Errno == 0 {
-				written++
-				continue
-			}
-			refused++
-			d.sayRefused(refused, &flows[i], results[i])
-		}
+	defer s.commitMu.Unlock()
+	started := time.Now()
+	d.enter(func(n *node.Node, _ time.Duration) { n.BeginCommit() })
+	c := commit{d: d, flows: make([]flow.Flow, commitBatch), results: make([]kernel.Result, commitBatch)}
+	for c.next() {
 	}
-	d.log.Infof("Committed %d new entries", written)
-	if refused > 0 {
-		d.log.Infof("%d entries can't be committed", refused)
+	if c.cut {
+		d.log.Warnf("commit cut short by the shutdown after %d entries", c.written)
+		return
+	}
+	d.log.Infof("Committed %d new entries", c.written)
+	if c.refused > 0 {
+		d.log.Infof("%d entries can't be committed", c.refused)
 	}
 	d.log.Infof("commit has taken %.6f seconds", time.Since(started).Seconds())
+}
+
+// commit is one commit under way.
+type commit struct {
+	d                *Daemon
+	flows            []flow.Flow
+	results          []kernel.Result
+	written, refused int
+	said             int  // log lines about refused entries
+	cut              bool // the daemon ends
+}
+
+// next writes a batch and reports whether there are more.
+func (c *commit) next() (more bool) {
+	s := c.d.sync
+	var n int
+	var done bool
+	c.d.enter(func(nd *node.Node, now time.Duration) {
+		n, done = nd.NextCommit(now, c.flows)
+		c.cut = s.closed
+	})
+	if c.cut {
+		return false
+	}
+	if err := s.commit.Commit(c.flows[:n], c.results[:n]); err != nil {
+		c.refuse(n, nil, err)
+		return !done
+	}
+	for i := range n {
+		if err := c.results[i].Err(); err != nil {
+			c.refuse(1, &c.flows[i], err)
+			continue
+		}
+		c.written++
+	}
+	return !done
 }
 
 // saidRefused bounds the log lines of one commit.
 const saidRefused = 10
 
-func (d *Daemon) sayRefused(count int, f *flow.Flow, r kernel.Result) {
-	if count > saidRefused {
+// refuse counts n flows that were not written. f is the flow, if it is one.
+func (c *commit) refuse(n int, f *flow.Flow, why error) {
+	c.refused += n
+	if c.said++; c.said > saidRefused {
 		return
 	}
-	line := f.AppendText(nil, flow.TextOptions{Timeout: true})
-	d.log.Errorf("commit-create: %v", r.Errno)
-	d.log.Errorf("%s", line)
+	// As strerror writes it: with a capital.
+	text := why.Error()
+	c.d.log.Errorf("commit-create: %s%s", strings.ToUpper(text[:1]), text[1:])
+	if f != nil {
+		c.d.log.Errorf("%s", f.AppendText(nil, flow.TextOptions{Timeout: true}))
+	}
 }

@@ -43,6 +43,8 @@ type Daemon struct {
 	counters ctl.Counters
 	listener net.Listener
 
+	seldom seldom
+
 	sync *syncer
 }
 
@@ -62,18 +64,27 @@ type syncer struct {
 	size   int
 	closed bool
 
-	resync  sync.Mutex // one dump of the kernel's table at a time
-	flushMu sync.Mutex // guards the flush writer
-	purge   purge
-	kernel  kernelCounters
+	overrun  chan struct{} // events were lost
+	resync   sync.Mutex    // one dump of the kernel's table at a time
+	commitMu sync.Mutex    // guards the commit writer
+	flushMu  sync.Mutex    // guards the flush writer
+	purge    purge
+	kernel   kernelCounters
 }
 
-// Run runs a daemon until ctx ends, SIGTERM or SIGINT comes, or a client
-// orders it (-k). In a process started by Background it detaches from the
+// Run runs a daemon until ctx ends, SIGTERM, SIGINT or SIGQUIT comes, or a
+// client orders it (-k). In a process started by Background it detaches from the
 // terminal once everything works.
 func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	defer stop()
+	// A log reader that goes away (SIGPIPE) must not end the daemon, nor must
+	// signals that mean something to other daemons.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+
 	d := &Daemon{cfg: cfg, log: log, started: time.Now(), stop: stop}
 	defer d.close()
 	if err := d.open(); err != nil {
@@ -81,6 +92,7 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	d.serve(ctx, g)
+	g.Go(func() error { return d.onHangup(ctx, hangup) })
 	err := d.start(ctx)
 	if err == nil {
 		d.serveClients(ctx, g)
@@ -94,7 +106,9 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	<-ctx.Done()
 	log.Info("---- shutdown received ----")
 	d.notify(sd.SdNotifyStopping)
-	d.closeEdges()
+	if d.sync != nil {
+		d.sync.stop()
+	}
 	return g.Wait()
 }
 
@@ -141,8 +155,8 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 	if d.sync != nil {
 		g.Go(func() error { return d.readEvents(ctx) })
 		g.Go(func() error { return d.readLink(ctx) })
+		g.Go(func() error { return d.repair(ctx) })
 	}
-	g.Go(func() error { return d.onHangup(ctx) })
 	g.Go(func() error { return d.watchdog(ctx) })
 }
 
@@ -161,15 +175,12 @@ func (d *Daemon) start(ctx context.Context) error {
 }
 
 // onHangup reopens the log file: SIGHUP is what log rotation sends.
-func (d *Daemon) onHangup(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (d *Daemon) onHangup(ctx context.Context, hangup <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-hangup:
 			if d.logFile == nil {
 				continue
 			}
@@ -180,37 +191,10 @@ func (d *Daemon) onHangup(ctx context.Context) error {
 	}
 }
 
-// closeEdges ends every blocking read. The node stays readable for requests
-// that are still being answered.
-func (d *Daemon) closeEdges() {
-	s := d.sync
-	if s == nil {
-		return
-	}
-	s.purge.cancel()
-	s.mu.Lock()
-	s.closed = true
-	if s.timer != nil {
-		s.timer.Stop()
-	}
-	s.mu.Unlock()
-	if s.events != nil {
-		s.events.Close()
-	}
-	if s.link != nil {
-		s.link.Close()
-	}
-}
-
 // close gives everything back; the lock goes last.
 func (d *Daemon) close() {
-	d.closeEdges()
-	if s := d.sync; s != nil {
-		for _, w := range []*kernel.Writer{s.commit, s.flush} {
-			if w != nil {
-				w.Close()
-			}
-		}
+	if d.sync != nil {
+		d.sync.close()
 	}
 	if d.listener != nil {
 		d.listener.Close()

@@ -7,9 +7,11 @@ import (
 )
 
 const (
-	sendBatch    = 64 // datagrams handed to the link at once
-	sendRounds   = 16 // batches sent before the lock is given up
-	sendPatience = 20 * time.Millisecond
+	sendBatch    = 64                    // datagrams handed to the link at once
+	sendRounds   = 16                    // batches sent before the lock is given up
+	sendPatience = 20 * time.Millisecond // with a full socket, all batches together
+
+	never = 1<<63 - 1 // for a timer that is armed later
 )
 
 // now is the node's clock: monotonic, zero at the start.
@@ -33,6 +35,7 @@ func (d *Daemon) enter(fn func(n *node.Node, now time.Duration)) {
 func (d *Daemon) drain(now time.Duration) {
 	s := d.sync
 	more := true
+	deadline := time.Now().Add(sendPatience)
 	for round := 0; more && round < sendRounds; round++ {
 		s.used = s.used[:0]
 		for len(s.used) < sendBatch {
@@ -44,7 +47,7 @@ func (d *Daemon) drain(now time.Duration) {
 			}
 			s.used = append(s.used, s.batch[i])
 		}
-		d.send(s.used)
+		d.send(s.used, deadline)
 	}
 	if !s.node.Expire(sweepChunk) {
 		more = true
@@ -57,8 +60,7 @@ func (d *Daemon) drain(now time.Duration) {
 	s.arm(now, next)
 }
 
-func (d *Daemon) send(batch [][]byte) {
-	deadline := time.Now().Add(sendPatience)
+func (d *Daemon) send(batch [][]byte, deadline time.Time) {
 	for len(batch) > 0 {
 		sent, err := d.sync.link.Send(batch)
 		if err != nil {
@@ -96,17 +98,21 @@ func (d *Daemon) sayNotices() {
 		if !ok {
 			return
 		}
-		switch x.Kind {
-		case node.HashLimitReached:
-			d.log.Warnf("%s cache is full (HashLimit %d): new flows are not replicated; raise HashLimit", x.Which, x.Count)
-		case node.ResyncRequested:
-			d.log.Info("resync requested by other node")
-		case node.PeerRestarted:
-			d.log.Info("the other node has (re)started: exchanging all entries")
-		case node.ResyncComplete:
-			d.log.Info("resync completed: the external cache has all entries of the other node")
-		case node.ResyncGaps:
-			d.log.Warn("the other node's bulk updates keep having gaps: entries it no longer has may stay in the external cache; check the sync link and the receive buffers")
-		}
+		d.say(saidNotice+int(x.Kind), func() { d.sayNotice(x) })
+	}
+}
+
+func (d *Daemon) sayNotice(x node.Notice) {
+	switch x.Kind {
+	case node.HashLimitReached:
+		d.log.Warnf("%s cache is full (HashLimit %d): new flows are not replicated; raise HashLimit", x.Which, x.Count)
+	case node.ResyncRequested:
+		d.log.Info("resync requested by other node")
+	case node.PeerRestarted:
+		d.log.Info("the other node has (re)started: exchanging all entries")
+	case node.ResyncComplete:
+		d.log.Info("resync completed: the external cache has all entries of the other node")
+	case node.ResyncGaps:
+		d.log.Warn("the other node's bulk updates keep having gaps: entries it no longer has may stay in the external cache; check the sync link and the receive buffers")
 	}
 }

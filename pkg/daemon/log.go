@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/syslog"
 	"os"
+	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/sirupsen/logrus"
 	logrussyslog "github.com/sirupsen/logrus/hooks/syslog"
@@ -22,8 +24,19 @@ type Formatter struct{}
 func (Formatter) Format(e *logrus.Entry) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "[%s] (pid=%d) [%s] %s\n",
-		e.Time.Format("Mon Jan _2 15:04:05 2006"), os.Getpid(), levelWord(e.Level), e.Message)
+		e.Time.Format("Mon Jan _2 15:04:05 2006"), os.Getpid(), levelWord(e.Level), printable(e.Message))
 	return b.Bytes(), nil
+}
+
+// printable keeps a message on one line and its control characters away from
+// terminals: it may quote what a peer has sent.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // levelWord maps logrus levels to the C daemon's words; what an operator
@@ -53,7 +66,9 @@ func NewLogger(stdout, stderr io.Writer) *logrus.Logger {
 	return log
 }
 
-// A writerHook copies entries of some levels to a writer.
+// A writerHook copies entries of some levels to a writer. It returns no error:
+// logrus would leave out the hooks after it, and a terminal that has gone must
+// not silence the log file.
 type writerHook struct {
 	mu     sync.Mutex
 	w      io.Writer
@@ -69,8 +84,8 @@ func (h *writerHook) Fire(e *logrus.Entry) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, err = h.w.Write(line)
-	return err
+	_, _ = h.w.Write(line)
+	return nil
 }
 
 // logFile is the LogFile destination; reopen serves log rotation.
@@ -136,18 +151,21 @@ func addDestinations(log *logrus.Logger, cfg *confparse.Config) (*logFile, error
 	return f, nil
 }
 
-// syslogHook strips the prefix that syslog writes itself.
+// syslogHook strips the prefix that syslog writes itself. As a writerHook, it
+// returns no error.
 type syslogHook struct{ *logrussyslog.SyslogHook }
 
 func (h *syslogHook) Fire(e *logrus.Entry) error {
+	text := printable(e.Message)
 	switch e.Level {
 	case logrus.InfoLevel:
-		return h.Writer.Notice(e.Message)
+		_ = h.Writer.Notice(text)
 	case logrus.WarnLevel:
-		return h.Writer.Warning(e.Message)
+		_ = h.Writer.Warning(text)
 	case logrus.DebugLevel, logrus.TraceLevel:
-		return h.Writer.Info(e.Message)
+		_ = h.Writer.Info(text)
 	default:
-		return h.Writer.Err(e.Message)
+		_ = h.Writer.Err(text)
 	}
+	return nil
 }

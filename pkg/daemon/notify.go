@@ -14,7 +14,7 @@ func (d *Daemon) notify(state string) {
 		return
 	}
 	if _, err := sd.SdNotify(false, state); err != nil {
-		d.log.Warnf("can't notify the service manager: %v", err)
+		d.say(saidManager, func() { d.log.Warnf("can't notify the service manager: %v", err) })
 	}
 }
 

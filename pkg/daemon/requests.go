@@ -164,9 +164,14 @@ func (d *Daemon) onPurge(context.Context, io.Writer) error {
 	return nil
 }
 
-func (d *Daemon) purgeNow() {
+func (d *Daemon) purgeNow(ctx context.Context) {
 	d.log.Info("flushing kernel conntrack table (scheduled)")
-	if err := d.flushKernel(context.Background()); err != nil {
+	err := d.flushKernel(ctx)
+	if ctx.Err() != nil {
+		d.log.Info("scheduled flush cancelled")
+		return
+	}
+	if err != nil {
 		d.log.Errorf("flush kernel conntrack table: %v", err)
 	}
 	d.enter(func(n *node.Node, _ time.Duration) { n.FlushInternal() })

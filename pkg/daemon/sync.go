@@ -22,29 +22,15 @@ const (
 	sweepChunk = 4096 // entries examined per entry into the node
 )
 
-// openSync opens the edges. Events are subscribed to before the table is
-// dumped, so that nothing falls in between.
-func (d *Daemon) openSync() (s *syncer, err error) {
-	cfg := d.cfg
-	s = &syncer{}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if s.link, err = link.Open(cfg.Links[0]); err != nil {
+// openSync opens the edges and makes the node.
+func (d *Daemon) openSync() (*syncer, error) {
+	s := &syncer{overrun: make(chan struct{}, 1)}
+	if err := d.openEdges(s); err != nil {
+		s.close()
 		return nil, err
 	}
-	if s.events, err = kernel.OpenEvents(cfg.Kernel, kernel.FlowGroups...); err != nil {
-		return nil, fmt.Errorf("open event socket: %w", err)
-	}
-	d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
-	for _, w := range []**kernel.Writer{&s.commit, &s.flush} {
-		if *w, err = kernel.OpenWriter(kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking}); err != nil {
-			return nil, fmt.Errorf("open netlink socket: %w", err)
-		}
-		s.events.AddSelf((*w).PortID())
-	}
+	cfg := d.cfg
+	cfg.Node.Filter.Compile() // flushKernel asks it too
 	if f := &cfg.Node.Filter; f.Protocols != flow.Unset || f.Addresses != flow.Unset || f.States != flow.Unset {
 		d.log.Info("using user-space event filtering")
 	}
@@ -58,17 +44,51 @@ func (d *Daemon) openSync() (s *syncer, err error) {
 	s.size = s.link.MTU()
 	s.batch = make([][]byte, sendBatch)
 	s.used = make([][]byte, 0, sendBatch)
-	s.timer = time.AfterFunc(time.Second, d.onTimer)
+	s.timer = time.AfterFunc(never, d.onTimer) // the first to leave the node arms it
 	return s, nil
 }
 
-func (s *syncer) close() {
-	if s.link != nil {
-		s.link.Close()
+// openEdges subscribes to events before anybody dumps the table, so that
+// nothing falls in between. After an error the caller closes what is open.
+func (d *Daemon) openEdges(s *syncer) (err error) {
+	cfg := d.cfg
+	if s.link, err = link.Open(cfg.Links[0]); err != nil {
+		return err
 	}
+	if s.events, err = kernel.OpenEvents(cfg.Kernel, kernel.FlowGroups...); err != nil {
+		return fmt.Errorf("open event socket: %w", err)
+	}
+	d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
+	for _, w := range []**kernel.Writer{&s.commit, &s.flush} {
+		if *w, err = kernel.OpenWriter(kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking}); err != nil {
+			return fmt.Errorf("open netlink socket: %w", err)
+		}
+		s.events.AddSelf((*w).PortID())
+	}
+	return nil
+}
+
+// stop ends every blocking read and whatever works in pieces. The node stays
+// readable for requests that are still being answered.
+func (s *syncer) stop() {
+	s.purge.cancel()
+	s.mu.Lock()
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
 	if s.events != nil {
 		s.events.Close()
 	}
+	if s.link != nil {
+		s.link.Close()
+	}
+}
+
+// close gives everything back. Nobody may be at work any more.
+func (s *syncer) close() {
+	s.stop()
 	for _, w := range []*kernel.Writer{s.commit, s.flush} {
 		if w != nil {
 			w.Close()
@@ -80,8 +100,6 @@ func (s *syncer) close() {
 func (d *Daemon) readEvents(ctx context.Context) error {
 	s := d.sync
 	events := make([]flow.Event, eventBatch)
-	repair := newRepairer(d)
-	defer repair.stop()
 	var overrun *kernel.OverrunError
 	for {
 		n, err := s.events.Read(events)
@@ -94,7 +112,7 @@ func (d *Daemon) readEvents(ctx context.Context) error {
 			if overrun.Grown {
 				d.log.Infof("netlink event socket buffer size has been doubled to %d bytes", overrun.Buffer)
 			}
-			repair.schedule(ctx)
+			notice(s.overrun)
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed):
 			return nil
 		default:

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
@@ -53,62 +52,69 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 	return nil
 }
 
-// A repairer makes the internal cache equal to the kernel's table again after
-// an overrun: once the storm is over for a moment, and at the latest after
-// NetlinkOverrunResync.
-type repairer struct {
-	d     *Daemon
-	mu    sync.Mutex
-	timer *time.Timer
-	first time.Time // of the overruns not yet repaired; zero: none
-}
-
 // repairCalm is how long no event must have been lost before the repair: a
 // dump in the middle of a storm only makes it worse.
 const repairCalm = 500 * time.Millisecond
 
-func newRepairer(d *Daemon) *repairer { return &repairer{d: d} }
-
-// schedule is called at each overrun.
-func (r *repairer) schedule(ctx context.Context) {
-	limit := r.d.cfg.Kernel.OverrunResync
+// repair makes the internal cache equal to the kernel's table again after an
+// overrun: once the storm is over for a moment, and at the latest after
+// NetlinkOverrunResync. Events lost during a repair call for another.
+func (d *Daemon) repair(ctx context.Context) error {
+	overrun, limit := d.sync.overrun, d.cfg.Kernel.OverrunResync
 	if limit == 0 {
-		return
+		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if r.first.IsZero() {
-		r.first = now
-		r.d.log.Warn("kernel events were lost (netlink overrun), resynchronising with the conntrack table; raise NetlinkBufferSize and NetlinkBufferSizeMaxGrowth if this repeats")
-	}
-	wait := min(repairCalm, max(limit-now.Sub(r.first), 0))
-	if r.timer == nil {
-		r.timer = time.AfterFunc(wait, func() { r.run(ctx) })
-		return
-	}
-	r.timer.Reset(wait)
-}
-
-func (r *repairer) run(ctx context.Context) {
-	r.mu.Lock()
-	r.first = time.Time{}
-	r.mu.Unlock()
-	if ctx.Err() != nil {
-		return
-	}
-	r.d.countResync()
-	if err := r.d.readTable(ctx, node.Repair); err != nil {
-		r.d.log.Errorf("resync with kernel table: %v", err)
-		r.schedule(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-overrun:
+		}
+		d.say(saidOverrun, func() {
+			d.log.Warn("kernel events were lost (netlink overrun), resynchronising with the conntrack table; raise NetlinkBufferSize and NetlinkBufferSizeMaxGrowth if this repeats")
+		})
+		if !calm(ctx, overrun, repairCalm, limit) {
+			return nil
+		}
+		d.countResync()
+		err := d.readTable(ctx, node.Repair)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		d.log.Errorf("resync with kernel table: %v", err)
+		if !calm(ctx, nil, limit, limit) {
+			return nil
+		}
+		notice(overrun)
 	}
 }
 
-func (r *repairer) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.timer != nil {
-		r.timer.Stop()
+// calm waits until nothing came from c for quiet, and at most limit. It
+// reports false when ctx has ended.
+func calm(ctx context.Context, c <-chan struct{}, quiet, limit time.Duration) bool {
+	latest := time.NewTimer(limit)
+	defer latest.Stop()
+	silence := time.NewTimer(quiet)
+	defer silence.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-c:
+			silence.Reset(quiet)
+		case <-silence.C:
+			return true
+		case <-latest.C:
+			return true
+		}
+	}
+}
+
+// notice wakes the reader of c, which has room for one.
+func notice(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -129,35 +135,4 @@ func (d *Daemon) flushKernel(ctx context.Context) error {
 	defer s.flushMu.Unlock()
 	_, err := s.flush.Flush(ctx, func(f *flow.Flow) bool { return d.cfg.Node.Filter.Pass(f) })
 	return err
-}
-
-// purge is the flush ordered by -t, PurgeTimeout later.
-type purge struct {
-	mu    sync.Mutex
-	timer *time.Timer
-}
-
-// schedule reports false when a purge is already pending.
-func (p *purge) schedule(after time.Duration, fn func()) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.timer != nil {
-		return false
-	}
-	p.timer = time.AfterFunc(after, func() {
-		p.mu.Lock()
-		p.timer = nil
-		p.mu.Unlock()
-		fn()
-	})
-	return true
-}
-
-func (p *purge) cancel() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.timer != nil {
-		p.timer.Stop()
-		p.timer = nil
-	}
 }
