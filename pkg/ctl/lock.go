@@ -147,3 +147,13 @@ func (l *LockFile) Unlock() error {
 	}
 	return nil
 }
+
+// Release gives up the lock and leaves the file: for a daemon that finds, with
+// the lock in its hands, that conntrackd is running. C conntrackd's lock is
+// the mere existence of the file.
+func (l *LockFile) Release() error {
+	if err := l.file.Close(); err != nil {
+		return fmt.Errorf("release %s: %w", l.path, cause(err))
+	}
+	return nil
+}

@@ -198,6 +198,24 @@ func TestUnlockLeavesForeignFile(t *testing.T) {
 	}
 }
 
+func TestReleaseLeavesTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	l, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Release(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
+	}
+	if l, err = Lock(path); err != nil {
+		t.Fatalf("after Release: %v", err)
+	}
+	l.Unlock()
+}
+
 // Many lock and unlock at once: never do two hold it.
 func TestLockExcludes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
