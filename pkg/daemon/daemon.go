@@ -12,9 +12,11 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -99,17 +101,19 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 		log.Info("initialization completed")
 		err = d.ready()
 	}
-	if err != nil {
-		stop()
-		return errors.Join(err, g.Wait())
+	if err == nil {
+		<-ctx.Done()
 	}
-	<-ctx.Done()
-	log.Info("---- shutdown received ----")
-	d.notify(sd.SdNotifyStopping)
+	if ctx.Err() != nil {
+		log.Info("---- shutdown received ----")
+		d.notify(sd.SdNotifyStopping)
+		err = nil // of what was interrupted
+	}
+	stop()
 	if d.sync != nil {
 		d.sync.stop()
 	}
-	return g.Wait()
+	return errors.Join(err, g.Wait())
 }
 
 // open takes the lock first: whoever holds it may replace a stale socket.
@@ -118,6 +122,9 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	if err := checkSupported(d.cfg); err != nil {
+		return err
+	}
+	if err := d.absolutePaths(); err != nil {
 		return err
 	}
 	if d.logFile, err = addDestinations(d.log, d.cfg); err != nil {
@@ -138,6 +145,22 @@ func (d *Daemon) open() (err error) {
 		d.sync, err = d.openSync()
 	}
 	return err
+}
+
+// absolutePaths makes the configured files independent of the working
+// directory, which a background process gives up.
+func (d *Daemon) absolutePaths() (err error) {
+	cfg := *d.cfg
+	for _, p := range []*string{&cfg.LockFile, &cfg.LogFile, &cfg.Socket} {
+		if *p == "" {
+			continue
+		}
+		if *p, err = filepath.Abs(*p); err != nil {
+			return fmt.Errorf("find working directory: %w", err)
+		}
+	}
+	d.cfg = &cfg
+	return nil
 }
 
 // serveClients answers control requests. Who connects before waits: an answer

@@ -103,15 +103,17 @@ func (d *Daemon) linkStats() *LinkStats {
 }
 
 func (d *Daemon) resendReport(b []byte) []byte {
-	var lines []byte
-	count := 0
+	var queue []Resend // the text is made outside the node: it may be long
 	d.enter(func(n *node.Node, _ time.Duration) {
 		for r := range n.ResendQueue() {
-			count++
-			lines = appendResend(lines, Resend{Control: !r.Object, Seq: r.Seq, Flags: r.Flags})
+			queue = append(queue, Resend{Control: !r.Object, Seq: r.Seq, Flags: r.Flags})
 		}
 	})
-	return append(appendResendHead(b, count), lines...)
+	b = appendResendHead(b, len(queue))
+	for _, r := range queue {
+		b = appendResend(b, r)
+	}
+	return b
 }
 
 // unlimited is how the report shows a queue without a limit.
