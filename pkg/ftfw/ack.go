@@ -23,9 +23,12 @@ func (e *Engine) acknowledge() bool {
 	return e.queueACK(e.ack.from, e.peer.last)
 }
 
-// closeWindow acknowledges when the window is used up.
-func (e *Engine) closeWindow() {
-	if e.ack.window > 0 {
+// closeWindow acknowledges when the window is used up. An ACK counts, but the
+// answer to it waits for the next message of another kind or for the timer:
+// with a window of one, two nodes would acknowledge each other's ACKs as fast
+// as the link allows.
+func (e *Engine) closeWindow(c wire.Class) {
+	if e.ack.window > 0 || c == wire.ACK {
 		return
 	}
 	e.acknowledge()

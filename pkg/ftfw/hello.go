@@ -28,15 +28,15 @@ func (e *Engine) hello(now time.Duration, h wire.Header, c wire.Class) Verdict {
 	case lifeNew:
 		e.newLife(h.Seq)
 		e.digest(now, h, c)
-		e.accept(h.Seq)
+		e.accept(h.Seq, c)
 	case lifeContinued:
 		late := p.saidBack && now-p.backAt > helloRoundTrip
 		p.doubt = p.doubt || late || h.Seq != p.last+1
 		e.digest(now, h, c)
 		if e.track(h.Seq) == after {
-			e.gap(h.Seq)
+			e.gap(h.Seq, c)
 		} else {
-			e.accept(h.Seq)
+			e.accept(h.Seq, c)
 		}
 	}
 	p.inRun, p.runLast, p.helloAt = true, h.Seq, now

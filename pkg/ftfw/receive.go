@@ -65,6 +65,9 @@ func (e *Engine) receive(now time.Duration, h wire.Header, c wire.Class) Verdict
 		}
 		return Bad
 	}
+	if !e.peer.set {
+		e.firstContact(h)
+	}
 	if h.Flags&wire.FlagHELLOBack != 0 {
 		e.helloAnswered(now)
 	}
@@ -74,20 +77,28 @@ func (e *Engine) receive(now time.Duration, h wire.Header, c wire.Class) Verdict
 	switch e.track(h.Seq) {
 	case after:
 		e.digest(now, h, c)
-		e.gap(h.Seq)
+		e.gap(h.Seq, c)
 	case before:
 		if !e.adopt(now, h.Seq) {
 			return Drop
 		}
 		e.digest(now, h, c)
-		e.accept(h.Seq)
+		e.accept(h.Seq, c)
 	default:
 		e.digest(now, h, c)
-		e.accept(h.Seq)
+		e.accept(h.Seq, c)
 	}
 	e.endRun()
 	e.heardAt(now)
 	return verdict(c)
+}
+
+// firstContact takes the first message ever. Nothing tells whether others were
+// missed before it, unless it answers the only message that we have sent.
+func (e *Engine) firstContact(h wire.Header) {
+	if h.Flags&wire.FlagHELLOBack == 0 || e.out.next-e.out.first != 1 {
+		e.resync.missed()
+	}
 }
 
 func verdict(c wire.Class) Verdict {
@@ -130,24 +141,24 @@ func (e *Engine) digest(now time.Duration, h wire.Header, c wire.Class) {
 
 // accept takes a message as the next one and acknowledges when the window is
 // used up.
-func (e *Engine) accept(seq uint32) {
+func (e *Engine) accept(seq uint32, c wire.Class) {
 	a := &e.ack
 	if !a.set {
 		a.set, a.from = true, seq
 	}
 	a.window--
 	e.update(seq)
-	e.closeWindow()
+	e.closeWindow(c)
 }
 
 // gap takes a message and asks for those missing before it.
-func (e *Engine) gap(seq uint32) {
+func (e *Engine) gap(seq uint32, c wire.Class) {
 	a, last := &e.ack, e.peer.last
 	e.acknowledge()
 	e.nack(last+1, seq-1)
 	a.window, a.set, a.from = e.cfg.ACKWindow-1, true, seq
 	e.update(seq)
-	e.closeWindow()
+	e.closeWindow(c)
 	if !e.out.settled {
 		e.out.gap = true
 	}

@@ -61,7 +61,12 @@ func (s *station) transmit(t *testing.T, m message) {
 		t.Fatalf("%s sent number %d after %d", s.name, m.Seq, s.nextSeq-1)
 	}
 	s.started, s.nextSeq = true, m.Seq+1
-	s.frames++
+	if s.frames++; s.frames > simStorm {
+		if *simSeed != 0 {
+			t.Logf("\n%s", s.w.Trace())
+		}
+		t.Fatalf("%s does not stop sending", s.name)
+	}
 	s.w.Logf("%s sends %v", s.name, m)
 	s.send(m)
 }
@@ -314,6 +319,7 @@ type scene struct {
 const (
 	simFlows = 40
 	simQuiet = 150 * time.Second
+	simStorm = 100_000 // messages, ten times more than any run needs
 )
 
 func (s *scene) firstSeq() uint32 { return s.base + uint32(s.w.Now()/time.Second) }
@@ -382,11 +388,24 @@ func (s *scene) play(faults []*sim.Faults, restarts [2]int) {
 			s.w.At(s.w.Between(5*time.Second, trouble), func() { s.restart(i) })
 		}
 	}
+	if s.w.Chance(0.3) {
+		s.outage(faults[s.w.Rand().IntN(2)], trouble)
+	}
+	if s.w.Chance(0.2) {
+		s.outage(faults[s.w.Rand().IntN(2)], trouble)
+	}
 	s.w.Run(trouble + 8*time.Second)
 	for _, f := range faults {
 		f.Loss, f.Duplicate, f.Reorder, f.Down = 0, 0, 0, false
 	}
 	s.w.Run(trouble + simQuiet)
+}
+
+// outage takes one direction of the link down for a while.
+func (s *scene) outage(f *sim.Faults, trouble time.Duration) {
+	begin := s.w.Between(0, trouble)
+	s.w.At(begin, func() { f.Down = true })
+	s.w.At(begin+s.w.Between(100*time.Millisecond, 15*time.Second), func() { f.Down = false })
 }
 
 // differ returns how got, the model side i+1 has of side i, is wrong.
@@ -463,9 +482,9 @@ func forSeeds(t *testing.T, run func(t *testing.T, seed uint64) *scene) {
 		return
 	}
 	for seed := range uint64(*simSeeds) {
-		run(t, seed+1)
+		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { run(t, seed+1) })
 		if t.Failed() {
-			t.Fatalf("seed %d; repeat with -run '^%s$' -seed %d", seed+1, t.Name(), seed+1)
+			t.Fatalf("repeat with -run '^%s$' -seed %d", t.Name(), seed+1)
 		}
 	}
 }
