@@ -1,0 +1,147 @@
+package failover_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/failover"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	nettest.RemoveGoBinary()
+	os.Exit(code)
+}
+
+const ourScript = "../../../contrib/primary-backup.sh"
+
+// need skips the test without what a rig needs.
+func need(t *testing.T, setups ...failover.Setup) {
+	t.Helper()
+	for _, tool := range []string{"keepalived", "unshare", "mount", "logger", "flock"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			nettest.SkipUnlessCI(t, "no rig: %v", err)
+		}
+	}
+	for _, s := range setups {
+		nettest.Need(t, s.Kind)
+		if _, err := os.Stat(s.Script); err != nil {
+			nettest.SkipUnlessCI(t, "no script: %v", err)
+		}
+	}
+}
+
+func newRig(t *testing.T, o failover.Options) *failover.Rig {
+	t.Helper()
+	lab := nettest.Get(t)
+	need(t, o.A, o.B)
+	o.Busy, o.Idle, o.UDP = 20, 200, 12
+	r, err := failover.New(lab, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(r.Describe())
+		}
+	})
+	if err := r.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// causes break A and B in turn, each in every way.
+var causes = []*failover.Cause{
+	failover.Stop, failover.Crash, failover.LanDown, failover.WanDown,
+	failover.Crash, failover.Stop, failover.WanDown, failover.LanDown,
+}
+
+// stallLimit is far above what is expected (about a second) because the
+// machine may be busy with other things.
+const stallLimit = 8 * time.Second
+
+// half of the idle connections stay silent until the end.
+func half(i int) bool { return i%2 == 0 }
+
+// TestFailover breaks the master eight times. Every connection must live on
+// with the same translation and without losing or repeating data.
+func TestFailover(t *testing.T) {
+	stock := func(k nettest.Kind) failover.Setup { return failover.Setup{Kind: k, Script: failover.StockScript} }
+	ours := func(k nettest.Kind) failover.Setup { return failover.Setup{Kind: k, Script: ourScript} }
+	for _, test := range []struct {
+		name string
+		a, b failover.Setup
+	}{
+		{"Go_Go", ours(nettest.Go), ours(nettest.Go)},
+		{"Go_C_stock_script", stock(nettest.Go), stock(nettest.C)},
+		{"C_Go", ours(nettest.C), ours(nettest.Go)},
+		{"Go_stock_Go_ours", stock(nettest.Go), ours(nettest.Go)},
+		{"C_C_stock_script", stock(nettest.C), stock(nettest.C)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			begin := time.Now()
+			r := newRig(t, failover.Options{A: test.a, B: test.b})
+			t.Logf("ready after %v", time.Since(begin).Round(time.Millisecond))
+			for _, cause := range causes {
+				result, err := r.Failover(t.Context(), cause, half)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Log(result)
+				check(t, r, result)
+				if err := r.Recover(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			asked, failed := r.Traffic.Probe(20*time.Second, failover.Everyone)
+			for flow, err := range failed {
+				t.Errorf("at the end: %s: %v", flow, err)
+			}
+			t.Logf("at the end %d of %d idle connections work, %v in all", asked-len(failed), asked, time.Since(begin).Round(time.Millisecond))
+		})
+	}
+}
+
+func check(t *testing.T, r *failover.Rig, result *failover.Result) {
+	t.Helper()
+	for _, err := range result.Dead {
+		t.Errorf("after %s on %s: dead: %v", result.Cause, result.From, err)
+	}
+	if total := result.Total(); total.Asked != 20+100+12 {
+		t.Errorf("%d flows were asked", total.Asked)
+	}
+	if stall := result.Max(failover.Busy); stall <= 0 || stall > stallLimit {
+		t.Errorf("after %s on %s: a TCP connection stalled for %v", result.Cause, result.From, stall)
+	}
+	if err := errors.Join(r.CheckTranslations(), r.Complaints()); err != nil {
+		t.Errorf("after %s on %s: %v", result.Cause, result.From, err)
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// TestWithoutDaemon is the control: the same rig without a daemon loses every
+// TCP connection, so the daemons are what keeps them in TestFailover.
+func TestWithoutDaemon(t *testing.T) {
+	r := newRig(t, failover.Options{NoDaemon: true, Settle: 4 * time.Second,
+		A: failover.Setup{Kind: nettest.C, Script: ourScript}, B: failover.Setup{Kind: nettest.C, Script: ourScript}})
+	result, err := r.Failover(t.Context(), failover.Stop, failover.Everyone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(result)
+	for _, role := range []failover.Role{failover.Busy, failover.Idle} {
+		if c := result.Count[role]; c.Alive != 0 || c.Asked == 0 {
+			t.Errorf("%d of %d %s connections live without a daemon: the rig shows nothing", c.Alive, c.Asked, role)
+		}
+	}
+}
