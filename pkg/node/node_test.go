@@ -328,6 +328,49 @@ func TestBulkIsPaced(t *testing.T) {
 	}
 }
 
+// A second request in the middle of a bulk starts it over. The peer must not
+// hear of its end before that: it would take the entries of the first half,
+// which came before its second request, for gone.
+func TestSecondResyncDuringBulk(t *testing.T) {
+	p := established(t)
+	const flows = 1000
+	for i := range uint16(flows) {
+		p.a.Kernel(p.now, event1(flow.New, tcp(i, 3)))
+	}
+	p.exchange()
+	answers := func() {
+		for b := p.b.Next(p.now, nil, 1472); len(b) > 0; b = p.b.Next(p.now, nil, 1472) {
+			p.a.Datagram(p.now, b)
+		}
+	}
+	datagrams := func(most int) {
+		for range most {
+			b := p.a.Next(p.now, nil, 1472)
+			if len(b) == 0 {
+				return
+			}
+			p.b.Datagram(p.now, b)
+			for !p.b.Expire(100) {
+			}
+			answers()
+		}
+	}
+	p.b.RequestResync()
+	answers()
+	datagrams(3)
+	p.b.RequestResync()
+	answers()
+	for range 5 {
+		datagrams(1000)
+		if got, gone := p.b.external.live(), p.b.Stats().Expired; got != flows || gone != 0 {
+			t.Fatalf("%d entries, %d taken for gone; want %d and none", got, gone, flows)
+		}
+		p.now += time.Second
+		p.a.Tick(p.now)
+		p.b.Tick(p.now)
+	}
+}
+
 func TestFlushInternalIsSilent(t *testing.T) {
 	p := established(t)
 	p.a.Kernel(p.now, event1(flow.New, tcp(1, 3)))

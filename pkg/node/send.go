@@ -128,10 +128,11 @@ func (n *Node) feedBulk(now time.Duration) {
 	}
 	again := b.again
 	*b = bulk{}
-	n.engine.BulkDone()
 	if again {
 		n.SendBulk()
+		return
 	}
+	n.engine.BulkDone()
 }
 
 // RequestResync asks the peer for its whole cache (-n). What the peer does not
