@@ -105,7 +105,7 @@ var facts = []struct {
 		return e.Proto == 89 && e.Has.Has(flow.HasProto) && !e.Has.Any(flow.HasPorts)
 	}},
 	{"other-protocols", "GRE packet", func(e *event) bool { return e.Proto == flow.ProtoGRE }},
-	{"inserted", "mark", func(e *event) bool { return e.Op == flow.New && e.Mark == 77 && e.Timeout == 1000 }},
+	{"inserted", "mark", func(e *event) bool { return e.Op == flow.New && e.Mark == 77 && e.Timeout > 900 && e.Timeout <= 1000 }},
 	{"inserted", "mark cleared", func(e *event) bool {
 		return e.Has.Has(flow.HasMark) && e.Mark == 0 && e.Sport == 1000 && e.State == 4
 	}},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
@@ -140,7 +139,7 @@ func dumpOnce(ctx context.Context, request uint16, each func(*message) error) (t
 	for !p.done {
 		err := rx.receive(true)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case ctx.Err() != nil:
 			return p.torn, fmt.Errorf("dump conntrack table: %w", context.Cause(ctx))
 		case errors.Is(err, unix.ENOBUFS):
 			p.torn = true

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -97,11 +98,19 @@ func dialFrom(ctx context.Context, t *testing.T, network, from string, port int,
 	} else {
 		d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from), Port: port}
 	}
-	c, err := d.DialContext(ctx, network, to)
-	if err != nil {
-		t.Fatal(err)
+	for {
+		c, err := d.DialContext(ctx, network, to)
+		// The kernel installs the route of a new IPv6 address in a work queue,
+		// in steps, and tells nobody when it is done.
+		if errors.Is(err, unix.ENETUNREACH) && ctx.Err() == nil {
+			time.Sleep(2 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
 	}
-	return c
 }
 
 // shut closes what has done its part.
@@ -128,7 +137,9 @@ func echoUDP(l net.PacketConn) error {
 
 func sendUDP(t *testing.T, from, to string, port int) {
 	t.Helper()
-	c := dialFrom(context.Background(), t, "udp", from, 40900, net.JoinHostPort(to, fmt.Sprint(port)))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	c := dialFrom(ctx, t, "udp", from, 40900, net.JoinHostPort(to, fmt.Sprint(port)))
 	defer shut(c)
 	if _, err := io.WriteString(c, "word"); err != nil {
 		t.Fatal(err)
