@@ -12,11 +12,9 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -124,9 +122,6 @@ func (d *Daemon) open() (err error) {
 	if err := checkSupported(d.cfg); err != nil {
 		return err
 	}
-	if err := d.absolutePaths(); err != nil {
-		return err
-	}
 	if d.logFile, err = addDestinations(d.log, d.cfg); err != nil {
 		return err
 	}
@@ -145,22 +140,6 @@ func (d *Daemon) open() (err error) {
 		d.sync, err = d.openSync()
 	}
 	return err
-}
-
-// absolutePaths makes the configured files independent of the working
-// directory, which a background process gives up.
-func (d *Daemon) absolutePaths() (err error) {
-	cfg := *d.cfg
-	for _, p := range []*string{&cfg.LockFile, &cfg.LogFile, &cfg.Socket} {
-		if *p == "" {
-			continue
-		}
-		if *p, err = filepath.Abs(*p); err != nil {
-			return fmt.Errorf("find working directory: %w", err)
-		}
-	}
-	d.cfg = &cfg
-	return nil
 }
 
 // serveClients answers control requests. Who connects before waits: an answer
