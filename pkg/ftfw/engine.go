@@ -50,9 +50,9 @@ type Frame struct {
 // The engine's times. None is configurable: the peer's C counterpart has them
 // compiled in, or they follow from those it has.
 const (
-	aliveEvery     = time.Second     // docs/protocol.md 5.3
-	helloDuplicate = time.Second     // how late the network repeats a HELLO
-	helloSilence   = 3 * time.Second // a longer pause ends a run of HELLOs
+	aliveEvery     = time.Second            // docs/protocol.md 5.3
+	helloDuplicate = 200 * time.Millisecond // how late the network repeats a HELLO
+	helloSilence   = 3 * time.Second        // a longer pause ends a run of HELLOs
 	helloRoundTrip = 200 * time.Millisecond
 	deafAfter      = 3 * time.Second
 	stragglerAfter = 3 * time.Second

@@ -171,7 +171,8 @@ func (e *Engine) update(seq uint32) {
 
 // adopt decides about a message dropped as late. A peer of which nothing but
 // late messages arrive, and those in good order, is not repeating itself: we
-// have its position wrong. It reports true once we are to follow it.
+// have its position wrong, say because the first HELLO of its new life looked
+// like a repetition. It reports true once we are to follow it.
 func (e *Engine) adopt(now time.Duration, seq uint32) bool {
 	p := &e.peer
 	if p.deaf == 0 || seq != p.deafLast+1 {
@@ -186,5 +187,6 @@ func (e *Engine) adopt(now time.Duration, seq uint32) bool {
 	e.ack.set, e.ack.window = false, e.cfg.ACKWindow
 	e.nack(p.deafFirst, seq-1)
 	e.RequestResync()
+	e.startOver()
 	return true
 }
