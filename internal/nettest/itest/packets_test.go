@@ -49,8 +49,8 @@ table inet fw {
 	}
 	chain dstnat {
 		type nat hook prerouting priority dstnat; policy accept;
-		ip daddr 10.1.0.1 meta l4proto { tcp, udp } dnat ip to 10.2.0.2 : th dport map { 8000 : 7000, 8001 : 7001, 8002 : 7002 }
-		ip6 daddr fd01::1 meta l4proto { tcp, udp } dnat ip6 to fd02::2 : th dport map { 8000 : 7000, 8001 : 7001, 8002 : 7002 }
+		ip daddr 10.1.0.1 meta l4proto { tcp, udp, sctp } dnat ip to 10.2.0.2 : th dport map { 8000 : 7000, 8001 : 7001, 8002 : 7002 }
+		ip6 daddr fd01::1 meta l4proto { tcp, udp, sctp } dnat ip6 to fd02::2 : th dport map { 8000 : 7000, 8001 : 7001, 8002 : 7002 }
 	}
 	chain srcnat {
 		type nat hook postrouting priority srcnat; policy accept;
@@ -62,6 +62,21 @@ table inet fw {
 		meta nfproto ipv6 snat ip6 to fd02::1
 	}
 }`
+
+// newFirewallRig makes a rig with the rules loaded, the addresses on A and both
+// daemons running. The server echoes.
+func newFirewallRig(t *testing.T, p pairing, change func(a, b *nettest.Config)) *rig {
+	t.Helper()
+	r := newPairRig(t, p, change)
+	r.ok(r.two.A.NFT(rules))
+	r.ok(r.two.B.NFT(rules))
+	for port := 7000; port <= 7002; port++ {
+		r.ok(r.pair.Server.ServeEcho(port))
+		r.ok(r.pair.Server.ServeSCTP(uint16(port)))
+	}
+	r.ok(r.pair.MoveVIPs(r.two.A))
+	return r.start()
+}
 
 // connect opens one TCP connection and one UDP flow of every kind of rules
 // and tries each.
@@ -124,14 +139,7 @@ func (r *rig) backup(d *nettest.Daemon) {
 // Without the commit they must be dead, which shows that the commit does it.
 func TestPackets(t *testing.T) {
 	forPairings(t, func(t *testing.T, p pairing) {
-		r := newPairRig(t, p, nil)
-		r.ok(r.two.A.NFT(rules))
-		r.ok(r.two.B.NFT(rules))
-		for port := 7000; port <= 7002; port++ {
-			r.ok(r.pair.Server.ServeEcho(port))
-		}
-		r.ok(r.pair.MoveVIPs(r.two.A))
-		r.start()
+		r := newFirewallRig(t, p, nil)
 
 		conns := r.connect()
 		flows := len(conns) + 2 // two pings
@@ -173,6 +181,74 @@ func TestPackets(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// TestPacketsSCTP does the same with SCTP associations, one with its address
+// translated and one with ports too. The C daemon does not recreate the
+// translation of SCTP ports, so that one is only tried where ours commits.
+func TestPacketsSCTP(t *testing.T) {
+	forPairings(t, func(t *testing.T, p pairing) {
+		r := newFirewallRig(t, p, nil)
+		targets := []netip.AddrPort{netip.AddrPortFrom(nettest.Server, 7000), netip.AddrPortFrom(nettest.Server6, 7000)}
+		if p.b == nettest.Go {
+			targets = append(targets, netip.AddrPortFrom(nettest.LanVIP, 8000), netip.AddrPortFrom(nettest.LanVIP6, 8000))
+		}
+		var conns []*nettest.SCTPConn
+		for i, to := range targets {
+			c, err := r.pair.Client.DialSCTP(uint16(3000+i), to, 5*time.Second)
+			r.ok(err)
+			conns = append(conns, c)
+		}
+		r.trackedOnly(r.a, len(conns))
+		r.cachesAgree(r.a, r.b, len(conns))
+		if n := len(r.kernel(r.two.A).Only(func(e *nettest.Entry) bool { return e.State == "ESTABLISHED" })); n != len(conns) {
+			t.Fatalf("%d of %d associations are established", n, len(conns))
+		}
+
+		r.ok(r.pair.MoveVIPs(r.two.B))
+		r.request(r.b, "-c")
+		r.sameKernels(r.two.A, r.two.B, nettest.KernelDiff{Tolerance: 5, Committer: p.b})
+		for _, c := range conns {
+			err := c.RoundTrip(3 * time.Second)
+			if p.b == nettest.C {
+				// Its commit spoils a tag, see KernelDiff.
+				t.Logf("committed by the C daemon: %v", err)
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		r.trackedOnly(r.b, len(conns))
+	})
+}
+
+// TestPacketsWindowTracking carries TCP connections over with
+// TCPWindowTracking. Our commit sets their window scales; the kernel ignores
+// the C daemon's, so there only the packets are held to flow.
+func TestPacketsWindowTracking(t *testing.T) {
+	forPairings(t, func(t *testing.T, p pairing) {
+		r := newFirewallRig(t, p, func(a, b *nettest.Config) { a.TCPWindowTracking, b.TCPWindowTracking = true, true })
+		var conns []*nettest.Conn
+		for _, to := range []string{"10.2.0.2:7000", "10.1.0.1:8002", "[fd02::2]:7000", "[fd01::1]:8002"} {
+			c, err := r.pair.Client.Dial("tcp", to, 5*time.Second)
+			r.ok(err)
+			r.ok(c.RoundTrip(5 * time.Second))
+			conns = append(conns, c)
+		}
+		r.cachesAgree(r.a, r.b, len(conns))
+		for _, e := range r.kernel(r.two.A) {
+			if e.Raw.WScale[0] == 0 || e.Raw.WScale[1] == 0 {
+				t.Fatalf("%v has no window scales: the test shows nothing", e.Key)
+			}
+		}
+		r.ok(r.pair.MoveVIPs(r.two.B))
+		r.request(r.b, "-c")
+		r.sameKernels(r.two.A, r.two.B, nettest.KernelDiff{Tolerance: 5, Windows: p.b == nettest.Go, Committer: p.b})
+		for _, c := range conns {
+			if err := c.RoundTrip(10 * time.Second); err != nil {
+				t.Error(err)
+			}
+		}
 	})
 }
 
