@@ -27,6 +27,9 @@
 
 DEFAULT_LOCK=/var/lock/conntrackd.lock # the daemon's own default
 
+# Without flock(1) overlapping runs are not kept apart; all else works.
+command -v flock >/dev/null 2>&1 || flock() { :; }
+
 usage() {
 	echo "usage: ${0##*/} {primary|backup|fault}" >&2
 	exit 1
@@ -57,8 +60,11 @@ configured_lock() {
 # begun meanwhile: that one knows better what this firewall is.
 wait_turn() {
 	latest=$CONNTRACKD_LOCK.latest
-	echo $$ >"$latest.$$" && mv -f "$latest.$$" "$latest" || return 0
-	exec 9>"$CONNTRACKD_LOCK.turn" || return 0
+	if ! { echo $$ >"$latest.$$" && mv -f "$latest.$$" "$latest" && touch "$CONNTRACKD_LOCK.turn"; }; then
+		log warning "cannot write $latest, not waiting for earlier runs"
+		return 0
+	fi
+	exec 9>"$CONNTRACKD_LOCK.turn"
 	flock -w "$CONNTRACKD_MAX_WAIT" 9 ||
 		log warning "an earlier run still works after $CONNTRACKD_MAX_WAIT seconds, going on"
 	read -r last <"$latest" || return 0
