@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	g.Go(func() error { return d.onHangup(ctx, hangup) })
 	err := d.start(ctx)
 	if err == nil {
-		d.serveClients(ctx, g)
+		d.serveOthers(ctx, g)
 		log.Info("initialization completed")
 		err = d.ready()
 	}
@@ -142,9 +142,14 @@ func (d *Daemon) open() (err error) {
 	return err
 }
 
-// serveClients answers control requests. Who connects before waits: an answer
-// means that everything works.
-func (d *Daemon) serveClients(ctx context.Context, g *errgroup.Group) {
+// serveOthers answers clients and the other node once the table is read. Who
+// connects before waits: an answer means that everything works. A peer that
+// asks for everything must get everything, and what it says before waits in
+// the socket.
+func (d *Daemon) serveOthers(ctx context.Context, g *errgroup.Group) {
+	if d.sync != nil {
+		g.Go(func() error { return d.readLink(ctx) })
+	}
 	if d.listener != nil {
 		g.Go(func() error {
 			return ctl.Serve(ctx, d.listener, d.requests(), ctl.Config{Counters: &d.counters})
@@ -152,11 +157,10 @@ func (d *Daemon) serveClients(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// serve starts the goroutines of the other edges.
+// serve starts the goroutines of what is there before the table is read.
 func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 	if d.sync != nil {
 		g.Go(func() error { return d.readEvents(ctx) })
-		g.Go(func() error { return d.readLink(ctx) })
 		g.Go(func() error { return d.repair(ctx) })
 	}
 	g.Go(func() error { return d.watchdog(ctx) })

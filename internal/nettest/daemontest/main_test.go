@@ -258,3 +258,11 @@ func sizes(ctx context.Context, d *nettest.Daemon) (internal, external int, err 
 	external, err = strconv.Atoi(m[1][1])
 	return internal, external, err
 }
+
+// reports fails as long as a line is not in the log so often.
+func (r *rig) reports(d *nettest.Daemon, text string, times int) error {
+	if n := r.logged(d, text); n < times {
+		return fmt.Errorf("%q is in the log %d times, want %d", text, n, times)
+	}
+	return nil
+}

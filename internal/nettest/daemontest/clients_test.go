@@ -1,0 +1,182 @@
+package daemontest_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+)
+
+// Request numbers that tests send over connections of their own.
+const (
+	dumpInternal = 16
+	commitAll    = 46
+	flushCaches  = 45
+)
+
+// TestStalledClients has clients that say nothing and clients that ask for all
+// of a large cache and do not read: neither replication nor other clients
+// notice.
+func TestStalledClients(t *testing.T) {
+	r := newRig(t, nil)
+	r.start()
+	const many = 50000
+	w := r.writer(r.two.A)
+	r.must(w.Create(flows(1, 0, many)))
+	r.cached(r.b, -1, many)
+
+	for range 20 {
+		silent, err := net.Dial("unix", r.a.Config.Socket)
+		r.ok(err)
+		t.Cleanup(func() { silent.Close() })
+	}
+	var stalled []net.Conn
+	for range 10 {
+		stalled = append(stalled, r.connect(r.a, dumpInternal))
+	}
+	for i := range 20 {
+		r.must(w.Create(flows(2, i, i+1)))
+		r.cached(r.b, -1, many+i+1)
+		r.request(r.a, "-s")
+		if n := strings.Count(r.request(r.a, "-i"), "\n"); n != many+i+1 {
+			t.Fatalf("round %d: %d lines, want %d", i, n, many+i+1)
+		}
+	}
+	// Who begins to read in the end gets a whole dump.
+	if n := strings.Count(r.finish(stalled[0]), "\n"); n < many {
+		t.Errorf("a late reader got %d lines, want at least %d", n, many)
+	}
+	r.ok(r.a.Stop())
+}
+
+// TestConcurrentCommits orders eight commits at once: one works, the others
+// are told no, all with success; afterwards the next one works again.
+func TestConcurrentCommits(t *testing.T) {
+	r := newRig(t, nil)
+	r.start()
+	const many, clients = 20000, 8
+	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
+	r.cached(r.b, -1, many)
+
+	var wait sync.WaitGroup
+	for range clients {
+		wait.Go(func() {
+			if _, err := r.b.Client(t.Context(), "-c"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if n := r.count(r.b); n != many {
+		t.Errorf("%d entries in the kernel, want %d", n, many)
+	}
+	begun, skipped, done := r.logged(r.b, "committing all external caches"),
+		r.logged(r.b, "[notice] commit already in progress, skipping"), r.logged(r.b, fmt.Sprintf("Committed %d new entries", many))
+	if begun != clients || skipped == 0 || done == 0 || done+skipped != clients {
+		t.Errorf("%d begun, %d skipped, %d done of %d", begun, skipped, done, clients)
+	}
+	for range 2 {
+		r.request(r.b, "-c")
+	}
+	if n := r.logged(r.b, fmt.Sprintf("Committed %d new entries", many)); n != done+2 {
+		t.Errorf("%d commits done, want %d", n, done+2)
+	}
+	// The other node has heard of none of it.
+	if _, external, err := sizes(t.Context(), r.a); err != nil || external != 0 {
+		t.Errorf("the committed entries were sent back: %d, %v", external, err)
+	}
+}
+
+// TestFlushDuringCommit asks for a flush in the middle of a commit: it is
+// refused with an error in the log, and the commit is complete.
+func TestFlushDuringCommit(t *testing.T) {
+	r := newRig(t, nil)
+	r.start()
+	const many = 60000
+	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
+	r.cached(r.b, -1, many)
+	commit := r.connect(r.b, commitAll)
+	r.eventually("the commit to begin", func() error {
+		if r.logged(r.b, "committing all external caches") == 0 {
+			return errors.New("not begun")
+		}
+		return nil
+	})
+	r.finish(r.connect(r.b, flushCaches))
+	r.finish(commit)
+	if n := r.logged(r.b, "[ERROR] ignoring flush command, commit still in progress"); n != 1 {
+		t.Errorf("the flush was refused %d times, want once", n)
+	}
+	if n := r.count(r.b); n != many {
+		t.Errorf("%d entries in the kernel, want %d", n, many)
+	}
+	r.request(r.b, "-f")
+	r.cached(r.b, 0, 0)
+}
+
+// TestBadRequests sends rubbish: it is counted and answered with nothing.
+func TestBadRequests(t *testing.T) {
+	r := newRig(t, nil)
+	r.ok(r.a.Start(t.Context()))
+	for _, code := range []int32{2, 15, 27, 49, 99, -1, 1 << 30} {
+		if text := r.finish(r.connect(r.a, code)); text != "" {
+			t.Errorf("request %d: %q", code, text)
+		}
+	}
+	short, err := net.Dial("unix", r.a.Config.Socket)
+	r.ok(err)
+	_, err = short.Write([]byte{1})
+	r.ok(err)
+	r.ok(short.Close())
+	r.eventually("the counters", func() error {
+		if u, f := r.counter(r.a, "local unknown request"), r.counter(r.a, "local read failed"); u != 7 || f != 1 {
+			return fmt.Errorf("%d unknown requests and %d failed reads, want 7 and 1", u, f)
+		}
+		return nil
+	})
+}
+
+// TestScriptLog compares the log of what primary-backup.sh does with the C
+// daemon's, line for line.
+func TestScriptLog(t *testing.T) {
+	r := newRig(t, func(_, b *nettest.Config) {
+		b.FilterLines = []string{"Protocol Accept { UDP", "}"}
+	})
+	r.start()
+	r.must(r.writer(r.two.A).Create(flows(1, 0, 17)))
+	r.cached(r.b, -1, 17)
+	begin := len(r.messages(r.b))
+	for _, args := range []string{"-c", "-f", "-R", "-B", "-t", "-n", "-F"} {
+		r.request(r.b, args)
+	}
+	r.request(r.b, "-f", "internal")
+	r.request(r.b, "-f", "external")
+	r.request(r.b, "-k")
+	r.await(r.b.Proc())
+	all := r.messages(r.b)
+	wantLines(t, all[:begin], []string{
+		`\[warning\] can't set scheduler FIFO priority 0: invalid argument`,
+		`\[notice\] netlink event socket buffer size has been set to 16777216 bytes`,
+		`\[notice\] using user-space event filtering`,
+		`\[notice\] initialization completed`,
+		`\[notice\] -- starting in console mode --`,
+	})
+	wantLines(t, all[begin:], []string{
+		`\[notice\] committing all external caches`,
+		`\[notice\] Committed 17 new entries`,
+		`\[notice\] commit has taken \d+\.\d{6} seconds`,
+		`\[notice\] flushing caches`,
+		`\[notice\] resync with master conntrack table`,
+		`\[notice\] sending bulk update`,
+		`\[notice\] flushing conntrack table in 60 secs`,
+		`\[notice\] resync requested`,
+		`\[notice\] flushing kernel conntrack table`,
+		`\[notice\] flushing internal cache`,
+		`\[notice\] flushing external cache`,
+		`\[notice\] ---- shutdown received ----`,
+	})
+}

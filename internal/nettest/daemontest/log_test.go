@@ -1,0 +1,26 @@
+package daemontest_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// peers are the lines that come when the other node pleases.
+var peers = regexp.MustCompile(`the other node has \(re\)started|resync completed|resync requested by other node`)
+
+// wantLines holds the other lines to those expected, in order.
+func wantLines(t *testing.T, got, want []string) {
+	t.Helper()
+	var same []string
+	for _, line := range got {
+		if !peers.MatchString(line) {
+			same = append(same, line)
+		}
+	}
+	for i := range max(len(same), len(want)) {
+		if i >= len(same) || i >= len(want) || !regexp.MustCompile("^"+want[i]+"$").MatchString(same[i]) {
+			t.Fatalf("line %d is not as expected; the log:\n%s\nwant:\n%s", i+1, strings.Join(same, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
