@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
@@ -20,14 +21,56 @@ func (c *Cause) String() string { return c.Name }
 
 // The causes.
 var (
-	Stop    = &Cause{"keepalived stopped", (*Firewall).stopKeepalived, (*Firewall).startKeepalived}
-	Crash   = &Cause{"keepalived killed", (*Firewall).crashKeepalived, (*Firewall).startKeepalived}
-	LanDown = &Cause{"LAN port down", setLink(nettest.LanIf, "down"), setLink(nettest.LanIf, "up")}
-	WanDown = &Cause{"WAN port down", setLink(nettest.WanIf, "down"), setLink(nettest.WanIf, "up")}
+	Stop     = &Cause{"keepalived stopped", (*Firewall).stopKeepalived, (*Firewall).restartKeepalived}
+	Crash    = &Cause{"keepalived killed", (*Firewall).crashKeepalived, (*Firewall).startKeepalived}
+	LanDown  = &Cause{"LAN port down", setLink(nettest.LanIf, "down"), setLink(nettest.LanIf, "up")}
+	WanDown  = &Cause{"WAN port down", setLink(nettest.WanIf, "down"), setLink(nettest.WanIf, "up")}
+	PowerCut = &Cause{"power cut", (*Firewall).cutPower, (*Firewall).restorePower}
 )
 
 func setLink(ifname, state string) func(*Firewall) error {
 	return func(f *Firewall) error { return f.Node.IP("link set " + ifname + " " + state) }
+}
+
+var allLinks = []string{nettest.LanIf, nettest.WanIf, nettest.SyncIf}
+
+func (f *Firewall) setLinks(state string) error {
+	var commands []string
+	for _, ifname := range allLinks {
+		commands = append(commands, "link set "+ifname+" "+state)
+	}
+	return f.Node.IP(commands...)
+}
+
+// cutPower is as near to a power cut as a namespace allows: nothing is sent
+// any more, every process is gone and the kernel's table is lost. Lock and
+// socket of the daemon stay, which is worse than a reboot.
+func (f *Firewall) cutPower() error {
+	if err := f.setLinks("down"); err != nil {
+		return err
+	}
+	if err := f.crashKeepalived(); err != nil {
+		return err
+	}
+	if f.Daemon != nil {
+		pids, err := f.DaemonPIDs()
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+				return fmt.Errorf("kill daemon of %s: %w", f.Name(), err)
+			}
+		}
+	}
+	return f.Node.FlushKernel()
+}
+
+func (f *Firewall) restorePower() error {
+	if err := f.setLinks("up"); err != nil {
+		return err
+	}
+	return f.startKeepalived()
 }
 
 // Count is how many of the flows asked work.
@@ -39,7 +82,8 @@ type Result struct {
 	From, To string        // names of the firewalls
 	TakeOver time.Duration // until the new master had the addresses
 	Script   time.Duration // primary-backup.sh primary on the new master
-	// Stalls are sorted, by role; idle flows have none.
+	// Stalls are sorted, by role; idle flows have none. That of a dead flow
+	// lasts until the measurement ended.
 	Stalls map[Role][]time.Duration
 	Count  map[Role]Count
 	Dead   []error // why flows don't work any more
@@ -116,8 +160,9 @@ func (r *Rig) settle(ctx context.Context, result *Result, probe func(i int) bool
 	since := time.Now()
 	// The flows that fail are found below, one by one.
 	_ = nettest.Eventually(ctx, r.options.Settle, "flows to work again", func() error { return r.Traffic.progressed(since) })
+	now := time.Now()
 	for _, role := range []Role{Busy, UDP} {
-		result.Stalls[role] = r.Traffic.stalls(role)
+		result.Stalls[role] = r.Traffic.stalls(role, now)
 		var count Count
 		for _, f := range r.Traffic.Of(role) {
 			count.Asked++

@@ -1,6 +1,7 @@
 package failover_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -62,6 +63,7 @@ func newRig(t *testing.T, o failover.Options) *failover.Rig {
 var causes = []*failover.Cause{
 	failover.Stop, failover.Crash, failover.LanDown, failover.WanDown,
 	failover.Crash, failover.Stop, failover.WanDown, failover.LanDown,
+	failover.PowerCut, failover.PowerCut,
 }
 
 // stallLimit is far above what is expected (about a second) because the
@@ -71,7 +73,7 @@ const stallLimit = 8 * time.Second
 // half of the idle connections stay silent until the end.
 func half(i int) bool { return i%2 == 0 }
 
-// TestFailover breaks the master eight times. Every connection must live on
+// TestFailover breaks the master ten times. Every connection must live on
 // with the same translation and without losing or repeating data.
 func TestFailover(t *testing.T) {
 	stock := func(k nettest.Kind) failover.Setup { return failover.Setup{Kind: k, Script: failover.StockScript} }
@@ -90,6 +92,7 @@ func TestFailover(t *testing.T) {
 			begin := time.Now()
 			r := newRig(t, failover.Options{A: test.a, B: test.b})
 			t.Logf("ready after %v", time.Since(begin).Round(time.Millisecond))
+			checkDaemons(t, r)
 			for _, cause := range causes {
 				result, err := r.Failover(t.Context(), cause, half)
 				if err != nil {
@@ -105,8 +108,37 @@ func TestFailover(t *testing.T) {
 			for flow, err := range failed {
 				t.Errorf("at the end: %s: %v", flow, err)
 			}
+			checkDaemons(t, r)
 			t.Logf("at the end %d of %d idle connections work, %v in all", asked-len(failed), asked, time.Since(begin).Round(time.Millisecond))
 		})
+	}
+}
+
+// checkDaemons makes sure that the daemons are those the test is about, and
+// that nothing went wrong in our own.
+func checkDaemons(t *testing.T, r *failover.Rig) {
+	t.Helper()
+	for _, f := range []*failover.Firewall{r.A, r.B} {
+		pids, err := f.DaemonPIDs()
+		if err != nil || len(pids) != 1 {
+			t.Errorf("firewall %s: %s daemons %v, error %v", f.Name(), f.Setup.Kind, pids, err)
+		}
+		log, err := os.ReadFile(f.Daemon.Config.LogFile)
+		if err != nil {
+			t.Error(err)
+		}
+		if f.Setup.Kind == nettest.Go && bytes.Contains(log, []byte("can't be committed")) {
+			t.Errorf("firewall %s could not commit everything:\n%s", f.Name(), log)
+		}
+		runs, err := f.Runs()
+		for _, run := range runs {
+			if run.Exit != 0 {
+				t.Errorf("firewall %s: script %s: exit code %d", f.Name(), run.State, run.Exit)
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
 

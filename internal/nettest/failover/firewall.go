@@ -42,8 +42,6 @@ type Firewall struct {
 	binary string
 
 	keepalived *nettest.Proc
-	killed     bool   // keepalived was ended on purpose
-	down       string // interface that was taken down
 }
 
 // Name is "a" or "b".
@@ -229,6 +227,31 @@ func (f *Firewall) Describe() string {
 		fmt.Fprintf(&b, "-- %s\n%s\n", f.Daemon, f.Daemon.Log(25))
 	}
 	return b.String()
+}
+
+// DaemonPIDs are the processes of the firewall that run the daemon's program,
+// found by the file they run, wherever it is mounted.
+func (f *Firewall) DaemonPIDs() ([]int, error) {
+	want, err := os.Stat(f.binary)
+	if err != nil {
+		return nil, fmt.Errorf("find daemon of %s: %w", f.Name(), err)
+	}
+	text, err := f.Node.Run("ip", "netns", "pids", f.Node.NetNS)
+	if err != nil {
+		return nil, fmt.Errorf("find daemon of %s: %w", f.Name(), err)
+	}
+	var pids []int
+	for _, word := range strings.Fields(text) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, fmt.Errorf("find daemon of %s: %w", f.Name(), err)
+		}
+		// A process may have ended since.
+		if is, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && os.SameFile(is, want) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // cacheSize reads the number of entries of a cache, "internal" or "external",

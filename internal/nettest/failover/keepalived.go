@@ -102,7 +102,6 @@ func (f *Firewall) writeKeepalived(script string, priority int) error {
 
 // startKeepalived starts it in the foreground, in the script's surroundings.
 func (f *Firewall) startKeepalived() error {
-	f.killed = false
 	for _, name := range []string{"keepalived.pid", "vrrp.pid"} {
 		os.Remove(f.path(name)) // of a crashed run
 	}
@@ -118,17 +117,20 @@ func (f *Firewall) startKeepalived() error {
 }
 
 // stopKeepalived ends it as an administrator would: it gives the addresses
-// back and tells the peers.
-func (f *Firewall) stopKeepalived() error {
-	f.killed = true
-	return f.keepalived.Stop(10 * time.Second)
+// back and tells the peers. It takes a second; restartKeepalived waits for it.
+func (f *Firewall) stopKeepalived() error { return f.keepalived.Signal(syscall.SIGTERM) }
+
+func (f *Firewall) restartKeepalived() error {
+	if err := f.keepalived.Stop(10 * time.Second); err != nil {
+		return err
+	}
+	return f.startKeepalived()
 }
 
 // crashKeepalived ends it without a chance to do anything. Its addresses stay
 // on the interfaces. The child is frozen first, because it would end orderly
 // when its parent dies.
 func (f *Firewall) crashKeepalived() error {
-	f.killed = true
 	children, err := childrenOf(f.keepalived.PID())
 	if err != nil {
 		return fmt.Errorf("crash keepalived: %w", err)

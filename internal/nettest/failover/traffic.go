@@ -160,11 +160,12 @@ func (f *Flow) watch(now time.Time) {
 	f.last = now
 }
 
-// stall is the longest time without an answer since watch.
-func (f *Flow) stall() time.Duration {
+// stall is the longest time without an answer since watch, the present one
+// included.
+func (f *Flow) stall(now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.gap
+	return max(f.gap, now.Sub(f.last))
 }
 
 // state is when the last answer came, and why the flow is dead, if it is.
@@ -324,10 +325,10 @@ func (t *Traffic) Probe(timeout time.Duration, choose func(i int) bool) (asked i
 }
 
 // stalls are the sorted stalls of a role's flows.
-func (t *Traffic) stalls(role Role) []time.Duration {
+func (t *Traffic) stalls(role Role, now time.Time) []time.Duration {
 	var list []time.Duration
 	for _, f := range t.Of(role) {
-		list = append(list, f.stall())
+		list = append(list, f.stall(now))
 	}
 	slices.Sort(list)
 	return list
