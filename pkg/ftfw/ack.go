@@ -167,7 +167,8 @@ func (e *Engine) seek(from uint32) uint32 {
 	return i
 }
 
-// settle notes that the peer has taken our last HELLO. Up to then a C peer
+// settle notes that the peer has taken our last HELLO, as it acknowledges that
+// or a later number; a HELLO_BACK says so only of a single HELLO. Up to then a C peer
 // threw its unacknowledged messages away at every HELLO, so if anything was
 // missed a NACK did not bring it back.
 func (e *Engine) settle(to uint32) {

@@ -114,11 +114,12 @@ func (e *Engine) answerHello() {
 // helloAnswered ends our own hello. A C peer does not look for gaps among
 // messages with HELLO and acknowledges what it never got, so whatever was
 // sent that way is sent again.
-func (e *Engine) helloAnswered(now time.Duration) {
+func (e *Engine) helloAnswered(now time.Duration, seq uint32) {
 	if e.out.hello != helloSay {
 		return
 	}
 	e.out.hello, e.out.doneAt = helloDone, now
+	e.out.settled = e.out.hellos == 1 && (!e.peer.set || seq == e.peer.last+1)
 	e.peer.accepted = 0
 	e.endHold()
 	if e.out.objects {
@@ -147,6 +148,6 @@ func (e *Engine) heardAt(now time.Duration) {
 
 // sayHello begins our hello once more.
 func (e *Engine) sayHello() {
-	e.out.hello, e.out.settled = helloInit, false
+	e.out.hello, e.out.hellos, e.out.settled = helloInit, 0, false
 	e.stats.HellosRepeated++
 }

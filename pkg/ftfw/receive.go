@@ -69,7 +69,7 @@ func (e *Engine) receive(now time.Duration, h wire.Header, c wire.Class) Verdict
 		e.firstContact(h)
 	}
 	if h.Flags&wire.FlagHELLOBack != 0 {
-		e.helloAnswered(now)
+		e.helloAnswered(now, h.Seq)
 	}
 	if hello {
 		return e.hello(now, h, c)

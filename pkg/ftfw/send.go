@@ -22,10 +22,11 @@ type sending struct {
 	aliveQueued bool
 
 	hello     helloState
-	helloTail uint32        // the last number sent with HELLO
+	hellos    int           // messages sent with HELLO
+	helloTail uint32        // the last number of these
 	doneAt    time.Duration // when hello became helloDone
 	objects   bool          // objects were sent with HELLO
-	settled   bool          // the peer has acknowledged helloTail or later
+	settled   bool          // the peer has taken helloTail
 	gap       bool          // something was missed before settled
 	heard     bool          // the peer has acknowledged a number of ours
 	held      bool          // objects wait for the hello's answer
@@ -79,6 +80,7 @@ func (e *Engine) helloFlags(now time.Duration, object bool) (flags uint8) {
 	if e.out.hello != helloDone {
 		e.out.hello = helloSay
 		e.out.helloTail = e.out.next
+		e.out.hellos++
 		e.out.objects = e.out.objects || object
 		flags |= wire.FlagHELLO
 	}

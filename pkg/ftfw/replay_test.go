@@ -1,0 +1,262 @@
+package ftfw
+
+import (
+	"bufio"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+const wireTestdata = "../wire/testdata"
+
+// captured is one message of a capture of two C daemons.
+type captured struct {
+	TS       float64
+	Src      string
+	Type     uint8
+	Flags    uint8
+	Seq      uint32
+	From, To uint32
+	Attrs    []struct {
+		Name string
+		Hex  string
+	}
+}
+
+func (c *captured) header() wire.Header {
+	return wire.Header{Type: c.Type, Flags: c.Flags, Seq: c.Seq, From: c.From, To: c.To}
+}
+
+// flow names the flow of a data message.
+func (c *captured) flow() string {
+	var b strings.Builder
+	fmt.Fprint(&b, c.Type >= wire.ExpNew)
+	for _, a := range c.Attrs {
+		switch a.Name {
+		case "IPV4", "IPV6", "L4PROTO", "PORT", "ICMP_TYPE", "ICMP_CODE", "ICMP_ID":
+			b.WriteString(" " + a.Name + a.Hex)
+		}
+		if strings.HasPrefix(a.Name, "EXP_") && strings.Contains(a.Name, "PORT") {
+			b.WriteString(" " + a.Name + a.Hex)
+		}
+	}
+	return b.String()
+}
+
+func readCapture(t *testing.T, name string) (ms []captured) {
+	f, err := os.Open(filepath.Join(wireTestdata, "captures", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var m captured
+		if err := json.Unmarshal(s.Bytes(), &m); err != nil {
+			t.Fatal(err)
+		}
+		ms = append(ms, m)
+	}
+	return ms
+}
+
+// TestReplayCaptures puts the engine in the place of one C daemon: it hears
+// what that one heard, is given its events, and its timer fires when C's
+// fired. It must send the same kinds, objects, flags and ranges in the same
+// order. Where we differ on purpose the daemon's way is restored by hand; each
+// such place is marked "differs".
+func TestReplayCaptures(t *testing.T) {
+	both := []string{"192.168.100.1", "192.168.100.2"}
+	for _, c := range []struct {
+		name   string
+		window int
+		sides  []string // those that were not restarted
+	}{
+		{"ftfw-ipv4", 300, both},
+		{"ftfw-ipv6", 300, both},
+		{"ftfw-nat", 300, both},
+		{"ftfw-sctp", 300, both},
+		{"ftfw-mark-label-zone", 300, both},
+		{"ftfw-tcpwindow", 300, both},
+		{"ftfw-committimeout", 300, both},
+		{"ftfw-synproxy", 300, both},
+		{"ftfw-loss-nack", 300, both},
+		{"ftfw-resync-bulk", 300, both},
+		{"ftfw-burst-ackwindow", 20, both},
+		{"ftfw-peer-restart", 300, both[:1]},
+		{"ftfw-startup-resync", 300, both[:1]},
+		{"ftfw-mcast-ipv4", 300, both},
+	} {
+		for _, side := range c.sides {
+			t.Run(c.name+"/"+side, func(t *testing.T) {
+				replay(t, readCapture(t, c.name), side, c.window)
+			})
+		}
+	}
+}
+
+func replay(t *testing.T, ms []captured, side string, window int) {
+	lost := map[uint32]bool{} // what the capture has and the daemon did not hear
+	var first *captured
+	for i, m := range ms {
+		if !strings.HasPrefix(m.Src, side+":") {
+			continue
+		}
+		if first == nil {
+			first = &ms[i]
+		}
+		for n := m.From; m.header().Class() == wire.NACK && n <= m.To; n++ {
+			lost[n] = true
+		}
+	}
+	start := ms[0].TS - 10
+	clock := func(m captured) time.Duration { return time.Duration((m.TS - start) * 1e9) }
+	e := New(Config{FirstSeq: first.Seq, ACKWindow: window, ResendQueue: 131072}, 0)
+	e.ForgetAll()
+	e.q.move(freeList, e.q.lists[txList].head) // differs: no ALIVE at the start,
+	e.out.aliveQueued = true                   // nor when a HELLO is to be answered
+	refs := map[string]Ref{}
+	compared := 0
+	uncross(ms, side)
+	for _, m := range ms {
+		now := clock(m)
+		if !strings.HasPrefix(m.Src, side+":") {
+			if lost[m.Seq] {
+				continue
+			}
+			requeued := e.stats.Requeued
+			e.Receive(now, m.header())
+			if e.stats.Requeued != requeued {
+				e.ForgetAll() // differs: C forgets what a new life of the peer misses
+			}
+			e.resync.heldCount = 0 // differs: C acknowledges a RESYNC at once
+			continue
+		}
+		h := m.header()
+		if h.Type != wire.Control {
+			name := m.flow()
+			if _, ok := refs[name]; !ok {
+				refs[name] = Ref(len(refs))
+			}
+			if tx, _ := e.Pending(); tx == 0 {
+				e.Enqueue(refs[name])
+			}
+		} else if h.Class() == wire.RESYNC {
+			e.RequestResync()
+		} else if tx, _ := e.Pending(); tx == 0 {
+			e.out.aliveQueued = false
+			e.out.timer = now
+			e.Tick(now)
+		}
+		f, ok := e.Pop(now)
+		e.out.aliveQueued = true
+		if !ok {
+			t.Fatalf("C sent %v, the engine nothing", message{Header: h})
+		}
+		if f.Object {
+			if want := refs[m.flow()]; h.Type == wire.Control || f.Ref != want {
+				t.Fatalf("C sent %v, the engine object %d, want %d", message{Header: h}, f.Ref, want)
+			}
+			f.Header.Type = h.Type
+		}
+		if f.Header != h {
+			t.Fatalf("C sent %v, the engine %v", message{Header: h}, message{Header: f.Header})
+		}
+		compared++
+	}
+	if compared < 2 {
+		t.Fatalf("only %d messages compared", compared)
+	}
+}
+
+// uncross puts messages that crossed on the way in the order side saw them: an
+// ACK that ends before the message captured just before it.
+func uncross(ms []captured, side string) {
+	for i := 1; i < len(ms); i++ {
+		a, b := &ms[i-1], &ms[i]
+		if strings.HasPrefix(b.Src, side+":") && !strings.HasPrefix(a.Src, side+":") &&
+			b.header().Class() == wire.ACK && b.To == a.Seq-1 && b.TS-a.TS < 0.001 {
+			*a, *b = *b, *a
+		}
+	}
+}
+
+// TestMalformedVectors feeds the datagrams that a C daemon was fed, and
+// expects its verdicts, positions and counters, but for the two that C counts
+// too many for each gap.
+func TestMalformedVectors(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(wireTestdata, "malformed-vectors.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct {
+		Run      int
+		Mode     string
+		Name     string
+		Expected uint64 `json:"expected_seq"`
+		Datagram string
+		Counters map[string]uint64
+	}
+	if err := json.Unmarshal(b, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	var e *Engine
+	run, tried := 0, 0
+	for _, v := range vectors {
+		if v.Mode != "FTFW" {
+			continue
+		}
+		if v.Run != run {
+			run = v.Run
+			e = New(Config{FirstSeq: 1, ACKWindow: 300, ResendQueue: 131072}, 0)
+			if run == 8 {
+				e.Receive(0, wire.Header{Seq: 1000})
+			}
+		}
+		if e.peer.set && e.peer.last+1 != uint32(v.Expected) {
+			t.Errorf("run %d, before %q: next is %d, C expects %d", run, v.Name, e.peer.last+1, v.Expected)
+		}
+		datagram, err := hex.DecodeString(v.Datagram)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := e.stats
+		bad, gaps := uint64(0), uint64(0)
+		for len(datagram) > 0 {
+			m, rest, err := wire.Next(datagram)
+			datagram = rest
+			if err != nil {
+				continue
+			}
+			lost := e.stats.Lost
+			if e.Receive(time.Duration(tried)*time.Second, m.Header) == Bad {
+				bad++
+			}
+			if e.stats.Lost != lost {
+				gaps++
+			}
+		}
+		for _, c := range []struct {
+			name string
+			got  uint64
+		}{
+			{"bad_header", bad},
+			{"lost", e.stats.Lost - before.Lost + 2*gaps},
+			{"before", e.stats.Before - before.Before},
+		} {
+			if c.got != v.Counters[c.name] {
+				t.Errorf("run %d, %q: %s +%d, C +%d", run, v.Name, c.name, c.got, v.Counters[c.name])
+			}
+		}
+		tried++
+	}
+	if tried < 70 {
+		t.Errorf("only %d vectors", tried)
+	}
+}
