@@ -1,0 +1,112 @@
+package daemontest_test
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+)
+
+// newOverrunRig has a receive buffer for events that holds a few of them.
+func newOverrunRig(t *testing.T, lines ...string) *rig {
+	r := newRig(t, func(a, _ *nettest.Config) {
+		a.GeneralLines = append([]string{"NetlinkBufferSize 16384", "NetlinkBufferSizeMaxGrowth 65536"}, lines...)
+	})
+	return r.start()
+}
+
+// overrun stops the daemon while flows come and go.
+func (r *rig) overrun(from, to int) {
+	r.Helper()
+	w := r.writer(r.two.A)
+	before := r.counter(r.a, "netlink overrun")
+	r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
+	r.must(w.Create(flows(1, from, to)))
+	r.must(w.Delete(flows(1, from, (from+to)/2)))
+	r.ok(r.a.Proc().Signal(syscall.SIGCONT))
+	r.eventually("an overrun", func() error {
+		if r.counter(r.a, "netlink overrun") == before {
+			return errors.New("none counted")
+		}
+		return nil
+	})
+}
+
+// inStep compares kernel, internal cache and the other node's external cache.
+func (r *rig) inStep() error {
+	kernel, err := r.a.Node.Kernel()
+	if err != nil {
+		return err
+	}
+	internal, err := r.a.Internal(r.Context())
+	if err != nil {
+		return err
+	}
+	external, err := r.b.External(r.Context())
+	if err != nil {
+		return err
+	}
+	if len(internal) != len(kernel) || len(external) != len(kernel) {
+		return fmt.Errorf("%d entries in the kernel, %d in the internal cache, %d at the other node", len(kernel), len(internal), len(external))
+	}
+	for key := range kernel {
+		if internal[key] == nil || external[key] == nil {
+			return fmt.Errorf("%v: in the internal cache: %v, at the other node: %v", key, internal[key] != nil, external[key] != nil)
+		}
+	}
+	return nil
+}
+
+// TestOverrun loses events again and again: each time everything is in step
+// again by itself.
+func TestOverrun(t *testing.T) {
+	r := newOverrunRig(t)
+	r.must(r.writer(r.two.A).Create(flows(1, 0, 1000)))
+	r.eventually("the start", r.inStep)
+	const churn = 20000
+	for i := range 3 {
+		r.overrun(1000+i*churn, 1000+(i+1)*churn)
+		// What was there from the start goes unseen, too.
+		r.must(r.writer(r.two.A).Delete(flows(1, i*100, i*100+100)))
+		r.eventually("the repair", r.inStep)
+		if n := r.counter(r.a, "resync with kernel table"); n < i+1 {
+			t.Errorf("%d resyncs counted after %d overruns", n, i+1)
+		}
+	}
+	if size := r.counter(r.a, "current buffer size (in bytes)"); size != 65536 {
+		t.Errorf("the buffer has %d bytes, want the limit", size)
+	}
+	for _, line := range []string{
+		"[notice] netlink event socket buffer size has been set to 16384 bytes",
+		"[notice] netlink event socket buffer size has been doubled to 32768 bytes",
+		"[notice] netlink event socket buffer size has been doubled to 65536 bytes",
+	} {
+		if n := r.logged(r.a, line); n != 1 {
+			t.Errorf("%d times in the log: %s", n, line)
+		}
+	}
+	if failed, overruns := r.counter(r.a, "catch event failed"), r.counter(r.a, "netlink overrun"); failed < overruns {
+		t.Errorf("%d failures counted, but %d overruns", failed, overruns)
+	}
+}
+
+// TestOverrunUnrepaired has the repair turned off: the cache stays as it is
+// until -R.
+func TestOverrunUnrepaired(t *testing.T) {
+	r := newOverrunRig(t, "NetlinkOverrunResync off")
+	r.overrun(0, 20000)
+	r.ok(nettest.Throughout(t.Context(), 1500*time.Millisecond, func() error {
+		if n := r.counter(r.a, "resync with kernel table"); n != 0 {
+			return fmt.Errorf("%d resyncs counted", n)
+		}
+		return nil
+	}))
+	if internal, _, err := sizes(t.Context(), r.a); err != nil || internal == r.count(r.a) {
+		t.Errorf("the internal cache is in step (%d entries, %v): the test shows nothing", internal, err)
+	}
+	r.request(r.a, "-R")
+	r.cached(r.a, r.count(r.a), -1)
+}
