@@ -73,6 +73,8 @@ func (l *Lab) NewDaemon(n *Node, k Kind, cfg Config) (*Daemon, error) {
 	return &Daemon{Node: n, Kind: k, Config: cfg, ConfigPath: base + ".conf", binary: binary}, nil
 }
 
+var errEnded = errors.New("it ended")
+
 // Start starts the daemon in the foreground and returns when it answers "-s".
 // If it ends before, or doesn't answer in time, the error holds its output.
 func (d *Daemon) Start(ctx context.Context) error {
@@ -95,7 +97,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 		return err
 	})
 	if !d.Running() {
-		return fmt.Errorf("start %s: it ended: %v\n%s", d, d.proc.Err(), d.proc.Tail(20))
+		return fmt.Errorf("start %s: %w\n%s", d, errors.Join(errEnded, d.proc.Err()), d.proc.Tail(20))
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w\n%s", d, err, d.proc.Tail(20))
@@ -172,8 +174,10 @@ func (d *Daemon) Running() bool {
 // Proc is the present or last process, nil before the first Start.
 func (d *Daemon) Proc() *Proc { return d.proc }
 
-// Internal and External read a cache ("-i", "-e").
+// Internal reads the internal cache ("-i").
 func (d *Daemon) Internal(ctx context.Context) (Table, error) { return d.dump(ctx, "-i") }
+
+// External reads the external cache ("-e").
 func (d *Daemon) External(ctx context.Context) (Table, error) { return d.dump(ctx, "-e") }
 
 func (d *Daemon) dump(ctx context.Context, option string) (Table, error) {

@@ -47,7 +47,7 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 // RemoveGoBinary removes what GoBinary built; it can't be used afterwards.
 func RemoveGoBinary() {
 	if builtDir != "" {
-		os.RemoveAll(builtDir)
+		_ = os.RemoveAll(builtDir)
 	}
 }
 

@@ -51,7 +51,7 @@ func (n *Node) kernelDump() ([]conntrack.Flow, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dump kernel table of %s: %w", n.Name, err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	flows, err := c.Dump(nil)
 	if err != nil {
 		return nil, fmt.Errorf("dump kernel table of %s: %w", n.Name, err)

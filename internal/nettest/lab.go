@@ -116,7 +116,7 @@ func (l *Lab) removeDir() {
 		return
 	}
 	if l.own {
-		os.RemoveAll(l.dir)
+		_ = os.RemoveAll(l.dir)
 	}
 }
 
@@ -130,9 +130,9 @@ func (l *Lab) watchSignals() {
 		if !ok {
 			return
 		}
-		l.Close()
+		_ = l.Close()
 		signal.Reset(s)
-		syscall.Kill(os.Getpid(), s.(syscall.Signal))
+		_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
 	}()
 }
 
@@ -191,7 +191,7 @@ func removeNetNS(name string) error {
 	if err == nil {
 		for _, p := range strings.Fields(pids) {
 			if pid, err := strconv.Atoi(p); err == nil && pid > 1 {
-				syscall.Kill(pid, syscall.SIGKILL)
+				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}
 	}

@@ -34,11 +34,11 @@ func TestNodesAreSeparateAndConnected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 		err = two.A.Do(func() error {
 			c, err := net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
 			if err == nil {
-				c.Close()
+				_ = c.Close()
 			}
 			return err
 		})
@@ -63,8 +63,8 @@ func TestDoComesHomeAfterGoexit(t *testing.T) {
 	}
 	before := netns()
 	func() {
-		defer func() { recover() }()
-		n.Do(func() error {
+		defer func() { _ = recover() }()
+		_ = n.Do(func() error {
 			if netns() == before {
 				t.Error("Do did not enter the namespace")
 			}
@@ -114,9 +114,9 @@ func TestLoseDropsAndCounts(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		for range 1000 {
-			c.Write([]byte("x")) // refused ones come back as errors
+			_, _ = c.Write([]byte("x")) // refused ones come back as errors
 		}
 		return nil
 	})
@@ -190,12 +190,12 @@ func TestSweepOnlyTakesTheDead(t *testing.T) {
 	if _, err := runHost(ctx, "ip", "netns", "add", left); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeNetNS(left) })
+	t.Cleanup(func() { _ = removeNetNS(left) })
 	orphan := exec.Command("ip", "netns", "exec", left, "sleep", "1000")
 	if err := orphan.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { orphan.Process.Kill() })
+	t.Cleanup(func() { _ = orphan.Process.Kill() })
 	err = Eventually(ctx, 5*time.Second, "the orphan", func() error {
 		pids, err := runHost(ctx, "ip", "netns", "pids", left)
 		if err == nil && strings.TrimSpace(pids) == "" {

@@ -34,7 +34,7 @@ func (l *Lab) NewNode(name string) (*Node, error) {
 	}
 	ns, err := os.Open(filepath.Join(netnsDir, n.NetNS))
 	if err != nil {
-		removeNetNS(n.NetNS)
+		_ = removeNetNS(n.NetNS)
 		return nil, fmt.Errorf("make node %s: %w", name, err)
 	}
 	n.ns = ns
@@ -62,7 +62,7 @@ var nodeSysctls = []string{
 
 // remove closes the handle and deletes the namespace.
 func (n *Node) remove() error {
-	n.ns.Close()
+	_ = n.ns.Close()
 	return removeNetNS(n.NetNS)
 }
 
@@ -80,7 +80,7 @@ func (n *Node) Do(f func() error) error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("enter node %s: %w", n.Name, err)
 	}
-	defer home.Close()
+	defer func() { _ = home.Close() }()
 	if err := unix.Setns(n.FD(), unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("enter node %s: %w", n.Name, err)

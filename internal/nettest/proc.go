@@ -118,7 +118,7 @@ func (n *Node) Start(env []string, name string, args ...string) (*Proc, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", base, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -183,7 +183,7 @@ func (p *Proc) Stop(timeout time.Duration) error {
 
 // Kill9 ends the process with SIGKILL and waits until it is gone.
 func (p *Proc) Kill9() {
-	p.Signal(syscall.SIGKILL)
+	_ = p.Signal(syscall.SIGKILL)
 	<-p.done
 }
 

@@ -115,7 +115,7 @@ func answerSCTP(pc net.PacketConn, port uint16) {
 			tags[client], out.body = in.body, serverTag
 		}
 		out.tag = tags[client]
-		pc.WriteTo(out.append(nil), from)
+		_, _ = pc.WriteTo(out.append(nil), from)
 	}
 }
 
@@ -159,7 +159,7 @@ func (c *SCTPConn) ask(chunk uint8, tag, body uint32, timeout time.Duration) err
 	}
 	to := &net.IPAddr{IP: c.remote.Addr().AsSlice()}
 	for end := time.Now().Add(timeout); time.Now().Before(end); {
-		c.pc.WriteTo(out.append(nil), to) // refused ones are sent again
+		_, _ = c.pc.WriteTo(out.append(nil), to) // refused ones are sent again
 		if c.await(want, time.Now().Add(resend)) {
 			return nil
 		}
@@ -168,7 +168,7 @@ func (c *SCTPConn) ask(chunk uint8, tag, body uint32, timeout time.Duration) err
 }
 
 func (c *SCTPConn) await(want sctpPacket, until time.Time) bool {
-	c.pc.SetReadDeadline(until)
+	_ = c.pc.SetReadDeadline(until)
 	buf := make([]byte, 2048)
 	for {
 		size, _, err := c.pc.ReadFrom(buf)

@@ -208,7 +208,7 @@ func (p *entryParser) number(name string, n uint64) error {
 		if p.isICMP() && p.Use == 0 {
 			t.ID = uint16(n)
 		} else {
-			p.Entry.ID = uint32(n)
+			p.Entry.ID = uint32(n) //nolint:staticcheck // p.ID would be the ICMP id of the tuple
 		}
 	case "mark":
 		p.Mark = uint32(n)

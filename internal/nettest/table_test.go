@@ -177,10 +177,9 @@ func TestDiffCaches(t *testing.T) {
 	e.Mark = 4
 	other := *e
 	other.Sport = 99
-	other.Key.Sport = 99
 	external[other.Key] = &other
 	lonely := other
-	lonely.Key.Sport = 98
+	lonely.Sport = 98
 	internal[lonely.Key] = &lonely
 	err := DiffCaches(internal, external).Err()
 	if err == nil {

@@ -43,8 +43,8 @@ func echoStreams(l net.Listener) {
 			return
 		}
 		go func() {
-			defer c.Close()
-			io.Copy(c, c)
+			defer func() { _ = c.Close() }()
+			_, _ = io.Copy(c, c)
 		}()
 	}
 }
@@ -57,7 +57,7 @@ func echoDatagrams(pc net.PacketConn) {
 			return
 		}
 		if err == nil {
-			pc.WriteTo(buf[:size], from)
+			_, _ = pc.WriteTo(buf[:size], from)
 		}
 	}
 }
@@ -82,7 +82,7 @@ func (n *Node) Dial(network, addr string, timeout time.Duration) (*Conn, error) 
 	}
 	c.lines = bufio.NewReader(c)
 	n.lab.OnClose(func() error {
-		c.Close()
+		_ = c.Close()
 		return nil
 	})
 	return c, nil

@@ -26,7 +26,7 @@ func open(t *testing.T) (*nettest.Node, *flood.Writer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.Close() })
+	t.Cleanup(func() { _ = w.Close() })
 	return n, w
 }
 

@@ -34,7 +34,7 @@ func Open(inside func(func() error) error) (*Writer, error) {
 		return nil, fmt.Errorf("open flood socket: %w", err)
 	}
 	if err := w.prepare(); err != nil {
-		unix.Close(w.fd)
+		_ = unix.Close(w.fd)
 		return nil, fmt.Errorf("open flood socket: %w", err)
 	}
 	return w, nil

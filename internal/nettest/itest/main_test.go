@@ -208,7 +208,7 @@ func (r *rig) flood(n *nettest.Node) *flood.Writer {
 	r.Helper()
 	w, err := flood.Open(n.Do)
 	r.ok(err)
-	r.Cleanup(func() { w.Close() })
+	r.Cleanup(func() { _ = w.Close() })
 	return w
 }
 

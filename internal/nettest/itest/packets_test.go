@@ -168,7 +168,7 @@ func TestPackets(t *testing.T) {
 
 		// The end of a connection reaches the standby too.
 		for _, c := range conns {
-			c.Close()
+			_ = c.Close()
 		}
 		r.eventually("the ends of the connections", func() error {
 			external, err := r.b.External(r.Context())
