@@ -1,0 +1,116 @@
+package daemontest_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+)
+
+// A manager is what systemd is to the daemon: a datagram socket that hears
+// what state it is in.
+type manager struct {
+	*rig
+	conn *net.UnixConn
+	env  []string
+}
+
+func newManager(t *testing.T, systemd string) *manager {
+	t.Helper()
+	r := newRig(t, func(a, _ *nettest.Config) { a.GeneralLines = []string{"Systemd " + systemd} })
+	path := filepath.Join(r.lab.Dir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	r.ok(err)
+	t.Cleanup(func() { conn.Close() })
+	r.ok(r.a.WriteConfig())
+	return &manager{r, conn, []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=400000"}}
+}
+
+// hears returns the next message.
+func (m *manager) hears() string {
+	m.Helper()
+	m.ok(m.conn.SetReadDeadline(time.Now().Add(patience)))
+	b := make([]byte, 4096)
+	n, err := m.conn.Read(b)
+	m.ok(err)
+	return string(b[:n])
+}
+
+func (m *manager) wants(states ...string) {
+	m.Helper()
+	for _, want := range states {
+		if got := m.hears(); got != want {
+			m.Fatalf("the service manager heard %q, want %q", got, want)
+		}
+	}
+}
+
+// TestNotifyForeground is Type=notify.
+func TestNotifyForeground(t *testing.T) {
+	m := newManager(t, "on")
+	proc, err := m.two.A.Start(m.env, m.binary, "-C", m.a.ConfigPath)
+	m.ok(err)
+	m.wants("READY=1")
+	m.request(m.a, "-s") // at once
+	m.wants("WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1")
+	m.request(m.a, "-k")
+	m.await(proc)
+	for got := ""; got != "STOPPING=1"; got = m.hears() {
+		if got != "" && got != "WATCHDOG=1" {
+			t.Fatalf("the service manager heard %q, want STOPPING=1", got)
+		}
+	}
+}
+
+// TestNotifyBackground is -d under a service manager, whose watchdog names the
+// first process.
+func TestNotifyBackground(t *testing.T) {
+	m := newManager(t, "on")
+	command := fmt.Sprintf("WATCHDOG_PID=$$ %s exec %s -C %s -d", strings.Join(m.env, " "), m.binary, m.a.ConfigPath)
+	_, err := m.two.A.Run("sh", "-c", command)
+	m.ok(err)
+	pid := m.pid(m.a)
+	m.wants(fmt.Sprintf("MAINPID=%d", pid), "READY=1", "WATCHDOG=1", "WATCHDOG=1")
+	m.request(m.a, "-k")
+}
+
+// TestNotifyOff has a service manager that the configuration says not to tell.
+func TestNotifyOff(t *testing.T) {
+	m := newManager(t, "off")
+	for _, d := range []string{"", " -d"} {
+		_, err := m.two.A.Run("sh", "-c", fmt.Sprintf("export %s; %s -C %s%s & until %s -C %s -s >/dev/null 2>&1; do :; done; %s -C %s -k; wait",
+			strings.Join(m.env, " "), m.binary, m.a.ConfigPath, d, m.binary, m.a.ConfigPath, m.binary, m.a.ConfigPath))
+		m.ok(err)
+	}
+	m.ok(m.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond)))
+	b := make([]byte, 4096)
+	if n, err := m.conn.Read(b); !os.IsTimeout(err) {
+		t.Errorf("the service manager heard %q, %v", b[:n], err)
+	}
+}
+
+// TestDeafManager has a notify socket that nobody reads: the daemon starts,
+// works and fills no log.
+func TestDeafManager(t *testing.T) {
+	m := newManager(t, "on")
+	m.ok(m.conn.Close())
+	m.env[1] = "WATCHDOG_USEC=2000"
+	m.a.Env = m.env
+	m.ok(m.a.Start(t.Context()))
+	m.eventually("a line that says so", func() error {
+		return m.reports(m.a, "it is left out for up to", 1)
+	})
+	m.request(m.a, "-s")
+	m.ok(nettest.Throughout(t.Context(), 200*time.Millisecond, func() error { // about two hundred ticks
+		if n := m.logged(m.a, "service manager"); n != 10 {
+			return fmt.Errorf("%d lines about the service manager", n)
+		}
+		return nil
+	}))
+	m.ok(m.a.Stop())
+}

@@ -1,0 +1,56 @@
+package daemontest_test
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+)
+
+// rss is the resident memory of a process in KiB.
+func (r *rig) rss(pid int) int {
+	r.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	r.ok(err)
+	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(text)
+	if m == nil {
+		r.Fatalf("no VmRSS in %q", text)
+	}
+	kib, err := strconv.Atoi(string(m[1]))
+	r.ok(err)
+	return kib
+}
+
+// TestMemoryOfFloods has many flows come and go, several times. What the
+// first flood took is kept for the next, so the last must take no more, and
+// an entry must not cost more than a few times its size.
+func TestMemoryOfFloods(t *testing.T) {
+	r := newRig(t, nil)
+	r.start()
+	const (
+		many, rounds = 100000, 6
+		perEntry     = 256    // bytes
+		slack        = 16_000 // KiB; the collector's, mostly
+	)
+	limit := make(map[*nettest.Daemon]int)
+	for _, d := range []*nettest.Daemon{r.a, r.b} {
+		limit[d] = r.rss(d.Proc().PID()) + many*perEntry/1024 + slack
+	}
+	w := r.writer(r.two.A)
+	for i := range rounds {
+		load := flows(byte(i), 0, many)
+		r.must(w.Create(load))
+		r.cached(r.b, -1, many)
+		r.must(w.Delete(load))
+		r.cached(r.a, 0, -1)
+		r.cached(r.b, -1, 0)
+		for d, max := range limit {
+			if got := r.rss(d.Proc().PID()); got > max {
+				t.Errorf("round %d: %s has %d KiB, want at most %d", i, d, got, max)
+			}
+		}
+	}
+}
