@@ -92,7 +92,7 @@ func TestSeedRepeats(t *testing.T) {
 		w.Run(time.Minute)
 		return w.Trace()
 	}
-	if run(1) != run(1) {
+	if first, again := run(1), run(1); first != again {
 		t.Error("the same seed ran differently")
 	}
 	if run(1) == run(2) {

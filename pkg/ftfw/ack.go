@@ -200,7 +200,7 @@ func (e *Engine) stragglers(now time.Duration) {
 		i = e.q.at(i).next
 	}
 	if e.out.resync.stuck(now, e.behind(resync), e.resync.patience) {
-		e.resync.patience = min(2*e.resync.patience, resyncLostMax)
+		e.resync.patience = min(2*e.resync.patience, resyncPatienceEnd)
 		e.stats.Requeued++
 		e.requeue(resync)
 	}

@@ -311,6 +311,7 @@ func (p *cPeer) runTx() {
 // repeats, so these are left out, and so is an overflow of our resend queue,
 // which loses the news of what died.
 func TestSimulateGoC(t *testing.T) {
+	t.Parallel()
 	forSeeds(t, func(t *testing.T, seed uint64) *scene {
 		s := newScene(t, seed)
 		faults := []*sim.Faults{s.randomFaults(false), s.randomFaults(false)}

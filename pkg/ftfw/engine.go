@@ -50,16 +50,16 @@ type Frame struct {
 // The engine's times. None is configurable: the peer's C counterpart has them
 // compiled in, or they follow from those it has.
 const (
-	aliveEvery     = time.Second            // docs/protocol.md 5.3
-	helloDuplicate = 200 * time.Millisecond // how late the network repeats a HELLO
-	helloSilence   = 3 * time.Second        // a longer pause ends a run of HELLOs
-	helloRoundTrip = 200 * time.Millisecond
-	deafAfter      = 3 * time.Second
-	stragglerAfter = 3 * time.Second
-	unheardAfter   = 5 * time.Second
-	resyncPause    = 5 * time.Second
-	resyncLostMin  = 30 * time.Second // doubles with every repetition
-	resyncLostMax  = 8 * time.Minute
+	aliveEvery        = time.Second            // docs/protocol.md 5.3
+	helloDuplicate    = 200 * time.Millisecond // how late the network repeats a HELLO
+	helloSilence      = 3 * time.Second        // a longer pause ends a run of HELLOs
+	helloRoundTrip    = 200 * time.Millisecond
+	deafAfter         = 3 * time.Second
+	stragglerAfter    = 3 * time.Second
+	unheardAfter      = 5 * time.Second
+	resyncPause       = 5 * time.Second
+	resyncPatience    = 30 * time.Second // doubles with every repetition
+	resyncPatienceEnd = 8 * time.Minute
 )
 
 // Limits in sequence numbers.
@@ -95,7 +95,7 @@ func New(cfg Config, now time.Duration) *Engine {
 		holdUntil: now + cfg.HelloHold,
 	}
 	e.ack.window = cfg.ACKWindow
-	e.resync.patience = resyncLostMin
+	e.resync.patience = resyncPatience
 	if cfg.StartupResync {
 		e.RequestResync()
 	} else {

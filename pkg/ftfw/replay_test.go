@@ -1,7 +1,7 @@
 package ftfw
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -51,14 +51,13 @@ func (c *captured) flow() string {
 }
 
 func readCapture(t *testing.T, name string) (ms []captured) {
-	f, err := os.Open(filepath.Join(wireTestdata, "captures", name+".json"))
+	b, err := os.ReadFile(filepath.Join(wireTestdata, "captures", name+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
+	for line := range bytes.Lines(b) {
 		var m captured
-		if err := json.Unmarshal(s.Bytes(), &m); err != nil {
+		if err := json.Unmarshal(line, &m); err != nil {
 			t.Fatal(err)
 		}
 		ms = append(ms, m)

@@ -49,7 +49,7 @@ func (e *Engine) finishResync() {
 	if !r.active || r.outstanding > 0 {
 		return
 	}
-	r.active, r.patience = false, resyncLostMin
+	r.active, r.patience = false, resyncPatience
 	e.raise(Event{Kind: ResyncComplete, Clean: r.clean})
 }
 

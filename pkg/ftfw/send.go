@@ -119,9 +119,9 @@ func (e *Engine) sent(now time.Duration, i uint32) {
 }
 
 // overflow drops the oldest element of the resend queue (docs/protocol.md
-// 5.6). Nothing is told to the peer now; see amend. A NACK that is dropped leaves a hole only a
-// resync can fill; at some distance, because a bulk may be what fills the
-// queue.
+// 5.6). Nothing is told to the peer now; see amend. A NACK that is dropped
+// leaves a hole only a resync can fill; at some distance, because a bulk may
+// be what fills the queue. One under way already will not be clean.
 func (e *Engine) overflow(now time.Duration, i uint32) {
 	n := e.q.at(i)
 	e.stats.ResendOverflow++
@@ -130,7 +130,7 @@ func (e *Engine) overflow(now time.Duration, i uint32) {
 		e.out.dropped, e.out.droppedTo = true, n.seq
 	}
 	e.discard(i)
-	if kind == wire.FlagNACK && !e.resync.due {
+	if kind == wire.FlagNACK && !e.resync.active && !e.resync.due {
 		e.resync.due, e.resync.dueAt = true, now+resyncPause
 	}
 }

@@ -3,8 +3,6 @@ package ftfw
 import (
 	"flag"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,231 +76,6 @@ func (m message) String() string {
 	return strings.TrimSpace(fmt.Sprintf("flow %d.%d seq %d %s", m.id, m.version, m.Seq, helloText(m.Flags)))
 }
 
-// goPeer is a node around the engine, with the owner's duties done as the
-// package asks.
-type goPeer struct {
-	station
-	t        *testing.T
-	resync   bool // StartupResync
-	limit    int
-	window   int
-	e        *Engine
-	objects  []object // by Ref; internal cache
-	byID     map[int]Ref
-	free     []Ref
-	ext      map[int]entry
-	gen      int
-	bulkAt   int           // next Ref of the bulk under way, -1 for none
-	bulkFrom time.Duration // when it begins, or began
-	bulks    int
-	resyncIn time.Duration // 0: none wanted
-	born     time.Duration
-}
-
-type object struct {
-	id     int
-	dead   bool
-	pinned bool
-}
-
-type entry struct{ version, gen int }
-
-func (p *goPeer) start(firstSeq uint32) {
-	p.e = New(Config{
-		FirstSeq: firstSeq, ACKWindow: p.window, ResendQueue: p.limit,
-		StartupResync: p.resync, HelloHold: 3 * time.Second,
-	}, p.w.Now())
-	p.up, p.started, p.born = true, false, p.w.Now()
-	p.objects, p.byID, p.free = nil, map[int]Ref{}, nil
-	p.ext = map[int]entry{}
-	p.bulkAt, p.bulkFrom, p.resyncIn = -1, -time.Hour, 0
-	for _, id := range slices.Sorted(maps.Keys(p.kernel)) {
-		p.add(id)
-	}
-	p.w.Logf("%s starts at %d", p.name, firstSeq)
-	p.wake()
-}
-
-func (p *goPeer) die() {
-	p.w.Logf("%s dies", p.name)
-	p.up = false
-	p.alarm.Stop()
-}
-
-func (p *goPeer) add(id int) Ref {
-	r := Ref(len(p.objects))
-	if n := len(p.free); n > 0 {
-		r, p.free = p.free[n-1], p.free[:n-1]
-	} else {
-		p.objects = append(p.objects, object{})
-	}
-	p.objects[r] = object{id: id}
-	p.byID[id] = r
-	return r
-}
-
-func (p *goPeer) changed(id int) {
-	r, known := p.byID[id]
-	if !known {
-		r = p.add(id)
-	}
-	if p.kernel[id] == 0 {
-		p.objects[r].dead = true
-	} else {
-		p.objects[r].dead = false // the new flow takes over a dead one's place
-	}
-	p.enqueue(r)
-	p.nap()
-}
-
-// nap wakes the node up soon; events until then collapse.
-func (p *goPeer) nap() { p.alarm.Set(p.w.Now() + p.w.Between(0, 3*time.Millisecond)) }
-
-func (p *goPeer) enqueue(r Ref) {
-	pinned := p.e.Enqueue(r)
-	if pinned == p.objects[r].pinned {
-		p.t.Fatalf("%s: Enqueue said pinned=%v of an object whose pin is %v", p.name, pinned, p.objects[r].pinned)
-	}
-	p.objects[r].pinned = true
-}
-
-func (p *goPeer) receive(m message) {
-	if p.e.Receive(p.w.Now(), m.Header) == Deliver {
-		if m.version == 0 {
-			delete(p.ext, m.id)
-		} else {
-			p.ext[m.id] = entry{m.version, p.gen}
-		}
-	}
-	p.settle()
-	p.nap()
-}
-
-func (p *goPeer) settle() {
-	p.e.Released(func(r Ref) {
-		o := &p.objects[r]
-		if !o.pinned {
-			p.t.Fatalf("%s: released an object that was not pinned", p.name)
-		}
-		o.pinned = false
-		if o.dead {
-			delete(p.byID, o.id)
-			p.free = append(p.free, r)
-			*o = object{dead: true}
-		}
-	})
-	for ev, ok := p.e.NextEvent(); ok; ev, ok = p.e.NextEvent() {
-		p.event(ev)
-	}
-	if _, resend := p.e.Pending(); resend > p.limit {
-		p.t.Fatalf("%s: resend queue of %d, limit %d", p.name, resend, p.limit)
-	}
-	pinned := 0
-	for r := range p.objects {
-		if p.objects[r].pinned != p.e.Queued(Ref(r)) {
-			p.t.Fatalf("%s: object %d pinned %v, queued %v", p.name, r, p.objects[r].pinned, p.e.Queued(Ref(r)))
-		}
-		if p.objects[r].pinned {
-			pinned++
-		}
-	}
-	if tx, resend := p.e.Pending(); pinned > tx+resend {
-		p.t.Fatalf("%s: %d pinned of %d queued", p.name, pinned, tx+resend)
-	}
-}
-
-func (p *goPeer) event(ev Event) {
-	p.w.Logf("%s: %s clean=%v", p.name, eventNames[ev.Kind], ev.Clean)
-	switch ev.Kind {
-	case BulkWanted:
-		if p.bulkAt < 0 {
-			p.bulkFrom = max(p.w.Now(), p.bulkFrom+time.Second)
-		}
-		p.bulkAt = 0
-		p.bulks++
-	case PeerRestarted:
-		p.e.RequestResync()
-	case ResyncStarted:
-		p.gen++
-		p.resyncIn = 0
-	case ResyncComplete:
-		if !ev.Clean {
-			p.resyncIn = p.w.Now() + 5*time.Second
-			return
-		}
-		for id, e := range p.ext {
-			if e.gen < p.gen {
-				delete(p.ext, id)
-			}
-		}
-	}
-}
-
-func (p *goPeer) wake() {
-	if !p.up {
-		return
-	}
-	now := p.w.Now()
-	if p.resyncIn != 0 && now >= p.resyncIn {
-		p.resyncIn = 0
-		p.e.RequestResync()
-	}
-	p.e.Tick(now)
-	p.feedBulk()
-	sent := false
-	for f, ok := p.e.Pop(now); ok; f, ok = p.e.Pop(now) {
-		m := message{Header: f.Header}
-		if f.Object {
-			m.id = p.objects[f.Ref].id
-			m.Type = wire.CTUpd
-			if p.objects[f.Ref].dead {
-				m.Type = wire.CTDel
-			} else {
-				m.version = p.kernel[m.id]
-			}
-		}
-		p.transmit(p.t, m)
-		sent = true
-	}
-	if sent {
-		p.e.Flushed(now)
-	}
-	p.settle()
-	next := p.e.Deadline()
-	if p.resyncIn != 0 {
-		next = min(next, p.resyncIn)
-	}
-	if p.bulkAt >= 0 {
-		next = min(next, max(p.bulkFrom, now+time.Millisecond))
-	}
-	p.alarm.Set(next)
-}
-
-// feedBulk queues a few objects at a time; bulks begin a second apart.
-func (p *goPeer) feedBulk() {
-	if p.bulkAt < 0 || p.w.Now() < p.bulkFrom {
-		return
-	}
-	for n := 0; n < 8 && p.bulkAt < len(p.objects); p.bulkAt++ {
-		if !p.objects[p.bulkAt].dead {
-			p.enqueue(Ref(p.bulkAt))
-			n++
-		}
-	}
-	if p.bulkAt == len(p.objects) {
-		p.bulkAt = -1
-		p.e.BulkDone()
-	}
-}
-
-func (p *goPeer) external() flows {
-	x := flows{}
-	for id, e := range p.ext {
-		x[id] = e.version
-	}
-	return x
-}
-
 // scene is two peers, what joins them and what happens to them.
 type scene struct {
 	t       *testing.T
@@ -370,7 +143,7 @@ func (s *scene) restart(i int) {
 // play runs the scene: half a minute of faults and restarts, then quiet.
 func (s *scene) play(faults []*sim.Faults, restarts [2]int) {
 	const trouble = 30 * time.Second
-	s.base = uint32(s.w.Rand().Uint32())
+	s.base = s.w.Rand().Uint32()
 	if s.w.Chance(0.5) {
 		s.base = -uint32(s.w.Rand().IntN(200))
 	}
@@ -443,16 +216,6 @@ func (s *scene) randomFaults(repeats bool) *sim.Faults {
 	return f
 }
 
-func (s *scene) goPeer(i int, resync, small bool) *goPeer {
-	p := &goPeer{t: s.t, resync: resync, limit: 131072, window: 1 + s.w.Rand().IntN(30)}
-	if small && s.w.Chance(0.2) {
-		p.limit = 10 + s.w.Rand().IntN(50)
-	}
-	p.station = station{w: s.w, name: "go" + string(rune('A'+i)), kernel: s.kernels[i]}
-	p.alarm = sim.NewAlarm(s.w, p.wake)
-	return p
-}
-
 // join connects the peers.
 func (s *scene) join(faults []*sim.Faults) {
 	for i := range 2 {
@@ -492,6 +255,7 @@ func forSeeds(t *testing.T, run func(t *testing.T, seed uint64) *scene) {
 // TestSimulateGoGo: whatever happened, in the end each node's model of the
 // other is exact.
 func TestSimulateGoGo(t *testing.T) {
+	t.Parallel()
 	forSeeds(t, func(t *testing.T, seed uint64) *scene {
 		s := newScene(t, seed)
 		faults := []*sim.Faults{s.randomFaults(true), s.randomFaults(true)}

@@ -1,0 +1,396 @@
+package ftfw
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// pair returns an engine whose hello is answered and whose queues are empty,
+// and a function that makes the peer's next message.
+func pair(t testing.TB, cfg Config) (*Engine, func(flags uint8, from, to uint32) wire.Header) {
+	t.Helper()
+	if cfg.ACKWindow == 0 {
+		cfg.ACKWindow, cfg.ResendQueue = 300, 131072
+	}
+	e := New(cfg, 0)
+	seq := uint32(9000)
+	next := func(flags uint8, from, to uint32) wire.Header {
+		h := wire.Header{Flags: flags, Seq: seq, From: from, To: to}
+		if flags&^(wire.FlagHELLO|wire.FlagHELLOBack) != 0 {
+			h.Type = wire.Control
+		}
+		seq++
+		return h
+	}
+	popAll(e)
+	e.Receive(0, next(wire.FlagALIVE|wire.FlagHELLOBack, 0, 0))
+	pullAll(e)
+	if tx, resend := e.Pending(); tx+resend != 0 {
+		t.Fatalf("queues are not empty: %d, %d", tx, resend)
+	}
+	return e, next
+}
+
+func popAll(e *Engine) (fs []Frame) {
+	for f, ok := e.Pop(0); ok; f, ok = e.Pop(0) {
+		fs = append(fs, f)
+	}
+	return fs
+}
+
+// sendAll is popAll without the list.
+func sendAll(e *Engine) {
+	for ok := true; ok; {
+		_, ok = e.Pop(0)
+	}
+}
+
+func pullAll(e *Engine) {
+	for ok := true; ok; {
+		_, ok = e.NextEvent()
+	}
+}
+
+// TestRanges compares ACK and NACK of random ranges, from wherever in the
+// queue and across the wrap, with the plain reading of the rule.
+func TestRanges(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for round := range 400 {
+		first := r.Uint32()
+		if round%2 == 0 {
+			first = -uint32(r.IntN(100))
+		}
+		e, next := pair(t, Config{FirstSeq: first})
+		for i := range 100 {
+			e.Enqueue(Ref(i))
+			popAll(e)
+			if r.IntN(3) == 0 { // leave holes: an older one moves to the end
+				e.Enqueue(Ref(r.IntN(i + 1)))
+				popAll(e)
+			}
+		}
+		from := first + uint32(r.IntN(200)) - 20
+		to := from + uint32(r.IntN(120))
+		var in, out []uint32
+		for q := range e.ResendQueue() {
+			if wire.Before(q.Seq, from) || wire.After(q.Seq, to) {
+				out = append(out, q.Seq)
+			} else {
+				in = append(in, q.Seq)
+			}
+		}
+		flag := []uint8{wire.FlagACK, wire.FlagNACK}[r.IntN(2)]
+		e.Receive(0, next(flag, from, to))
+		var left []uint32
+		for q := range e.ResendQueue() {
+			left = append(left, q.Seq)
+		}
+		if !slices.Equal(left, out) {
+			t.Fatalf("round %d, range %d..%d: left %v, want %v", round, from, to, left, out)
+		}
+		gone := 0
+		e.Released(func(Ref) { gone++ })
+		if tx, _ := e.Pending(); flag == wire.FlagNACK && (tx != len(in) || gone != 0) ||
+			flag == wire.FlagACK && (tx != 0 || gone != len(in)) {
+			t.Fatalf("round %d: %d of %d queued again, %d released", round, tx, len(in), gone)
+		}
+		if e.Unacked() != len(out) {
+			t.Fatalf("round %d: %d unacknowledged, want %d", round, e.Unacked(), len(out))
+		}
+	}
+}
+
+func TestResendQueueStops(t *testing.T) {
+	e, _ := pair(t, Config{})
+	for i := range 5 {
+		e.Enqueue(Ref(i))
+	}
+	popAll(e)
+	var seen []uint32
+	for q := range e.ResendQueue() {
+		if seen = append(seen, q.Seq); len(seen) == 3 {
+			break
+		}
+	}
+	if want := []uint32{1, 2, 3}; !slices.Equal(seen, want) {
+		t.Errorf("saw %v, want %v", seen, want)
+	}
+}
+
+func TestBulkDoneBeforeEventIsPulled(t *testing.T) {
+	e, next := pair(t, Config{})
+	e.Receive(0, next(wire.FlagRESYNC, 0, 0))
+	if ev, _ := e.NextEvent(); ev.Kind != BulkWanted {
+		t.Fatalf("event %v", ev)
+	}
+	e.Receive(0, next(wire.FlagRESYNC, 0, 0))
+	e.BulkDone() // the end of the bulk that the first one started
+	if tx, _ := e.Pending(); tx != 0 {
+		t.Fatalf("a RESYNC was acknowledged before its bulk: %d queued", tx)
+	}
+	if ev, _ := e.NextEvent(); ev.Kind != BulkWanted {
+		t.Fatalf("event %v", ev)
+	}
+	e.BulkDone()
+	if fs := popAll(e); len(fs) != 2 || fs[0].Header.From != 9001 || fs[1].Header.To != 9002 {
+		t.Errorf("acknowledged %v", fs)
+	}
+}
+
+// TestManyResyncs: more RESYNCs than can wait are acknowledged with the rest.
+func TestManyResyncs(t *testing.T) {
+	e, next := pair(t, Config{})
+	for range heldMax + 3 {
+		e.Receive(0, next(wire.FlagRESYNC, 0, 0))
+	}
+	e.Tick(time.Second)
+	acked := map[uint32]bool{}
+	for _, f := range popAll(e) {
+		for n := f.Header.From; n <= f.Header.To; n++ {
+			acked[n] = true
+		}
+	}
+	for n := uint32(9001); n < 9001+heldMax+3; n++ {
+		if want := n >= 9001+heldMax; acked[n] != want {
+			t.Errorf("RESYNC %d: acknowledged %v, want %v", n, acked[n], want)
+		}
+	}
+}
+
+// TestDroppedNACK: a NACK of ours that the full resend queue dropped may never
+// be heard, so a RESYNC follows some time later, and one only.
+func TestDroppedNACK(t *testing.T) {
+	e, next := pair(t, Config{ACKWindow: 300, ResendQueue: 1})
+	for range 3 {
+		next(0, 0, 0)
+		e.Receive(0, next(0, 0, 0))
+	}
+	resyncs := func(now time.Duration) (n int) {
+		e.Tick(now)
+		for f, ok := e.Pop(now); ok; f, ok = e.Pop(now) {
+			if f.Header.Class() == wire.RESYNC {
+				n++
+			}
+		}
+		e.Flushed(now)
+		return n
+	}
+	if n := resyncs(0); n != 0 {
+		t.Fatalf("%d RESYNCs at once", n)
+	}
+	if d := e.Deadline(); d > resyncPause {
+		t.Errorf("deadline %v", d)
+	}
+	if n := resyncs(resyncPause); n != 1 {
+		t.Errorf("%d RESYNCs after the pause", n)
+	}
+	if n := resyncs(2 * resyncPause); n != 0 {
+		t.Errorf("%d more RESYNCs", n)
+	}
+}
+
+// TestAmendsAreSpaced: what overflowed is made up for at once the first time,
+// then not more often than every few seconds.
+func TestAmendsAreSpaced(t *testing.T) {
+	e, next := pair(t, Config{ACKWindow: 300, ResendQueue: 1})
+	now := time.Duration(0)
+	overflow := func() {
+		e.Enqueue(1)
+		e.Enqueue(2)
+		popAll(e)
+		e.Receive(now, next(wire.FlagNACK, e.out.next-2, e.out.next-2))
+	}
+	bulks := func() (n int) {
+		for ev, ok := e.NextEvent(); ok; ev, ok = e.NextEvent() {
+			if ev.Kind == BulkWanted {
+				n++
+			}
+		}
+		return n
+	}
+	overflow()
+	if n := bulks(); n != 1 {
+		t.Fatalf("%d bulks wanted", n)
+	}
+	now += time.Second
+	overflow()
+	e.Tick(now)
+	if n := bulks(); n != 0 {
+		t.Fatalf("%d bulks wanted a second later", n)
+	}
+	if now = e.Deadline(); now > resyncPause {
+		t.Fatalf("deadline %v", now)
+	}
+	for now < resyncPause {
+		e.Tick(now)
+		now = e.Deadline()
+	}
+	e.Tick(now)
+	if n := bulks(); n != 1 || now != resyncPause {
+		t.Errorf("%d bulks wanted at %v", n, now)
+	}
+	if fs := popAll(e); len(fs) == 0 || fs[0].Header.Flags&wire.FlagHELLO == 0 {
+		t.Errorf("no hello with it: %v", fs)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	e := New(Config{FirstSeq: 1, ACKWindow: 300, ResendQueue: 10, HelloHold: 1500 * time.Millisecond}, time.Second)
+	if d := e.Deadline(); d != 2*time.Second {
+		t.Errorf("at the start %v", d)
+	}
+	e.Flushed(1900 * time.Millisecond)
+	if d := e.Deadline(); d != 2500*time.Millisecond {
+		t.Errorf("with the hold's end first %v", d)
+	}
+	e.Tick(2500 * time.Millisecond)
+	if d := e.Deadline(); d != 2900*time.Millisecond {
+		t.Errorf("after the hold %v", d)
+	}
+}
+
+// TestSparseRefs: the table grows to any Ref, in pages.
+func TestSparseRefs(t *testing.T) {
+	e, next := pair(t, Config{})
+	refs := []Ref{5, 3*refPage - 1, 3 * refPage, 100 * refPage}
+	for _, r := range refs {
+		if e.Queued(r) {
+			t.Errorf("%d is queued", r)
+		}
+		if !e.Enqueue(r) || e.Enqueue(r) || !e.Queued(r) {
+			t.Errorf("%d is not queued once", r)
+		}
+	}
+	popAll(e)
+	e.Receive(0, next(wire.FlagACK, 0, 10))
+	var got []Ref
+	e.Released(func(r Ref) { got = append(got, r) })
+	if !slices.Equal(got, refs) {
+		t.Errorf("released %v, want %v", got, refs)
+	}
+	pages := 0
+	for _, p := range e.q.refs {
+		if p != nil {
+			pages++
+		}
+	}
+	if pages != 4 {
+		t.Errorf("%d pages for four far references", pages)
+	}
+}
+
+// TestForgetReleased: an object forgotten between its release and the owner's
+// hearing of it is not reported, and its Ref starts afresh.
+func TestForgetReleased(t *testing.T) {
+	for name, forget := range map[string]func(*Engine){
+		"one": func(e *Engine) { e.Forget(1) },
+		"all": func(e *Engine) { e.ForgetAll() },
+	} {
+		e, next := pair(t, Config{})
+		e.Enqueue(1)
+		popAll(e)
+		e.Receive(0, next(wire.FlagACK, 0, 10))
+		forget(e)
+		e.Released(func(r Ref) { t.Errorf("%s: released %d", name, r) })
+		if !e.Enqueue(1) {
+			t.Errorf("%s: not pinned again", name)
+		}
+	}
+}
+
+// churn is a steady state: events, transmission, acknowledgement.
+func churn(e *Engine, next func(uint8, uint32, uint32) wire.Header, release func(Ref)) {
+	for r := range Ref(100) {
+		e.Enqueue(r)
+		e.Enqueue(r)
+	}
+	first := e.out.next
+	sendAll(e)
+	e.Flushed(0)
+	e.Receive(0, next(wire.FlagNACK, first, first+3))
+	sendAll(e)
+	e.Receive(0, next(wire.FlagACK, first, e.out.next-1))
+	for range 100 {
+		e.Receive(0, next(0, 0, 0))
+	}
+	next(0, 0, 0)
+	e.Receive(0, next(wire.FlagRESYNC, 0, 0))
+	e.RequestResync()
+	e.BulkDone()
+	e.Tick(time.Second)
+	pullAll(e)
+	e.Released(release)
+}
+
+func TestNoAllocations(t *testing.T) {
+	e, next := pair(t, Config{})
+	released := 0
+	release := func(Ref) { released++ }
+	for range 10 {
+		churn(e, next, release)
+	}
+	if n := testing.AllocsPerRun(100, func() { churn(e, next, release) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if released < 100*100 {
+		t.Errorf("released %d", released)
+	}
+}
+
+// BenchmarkObject is the whole life of an update here: queued, sent,
+// acknowledged, released.
+func BenchmarkObject(b *testing.B) {
+	e, next := pair(b, Config{})
+	release := func(Ref) {}
+	b.ReportAllocs()
+	for b.Loop() {
+		for r := range Ref(100) {
+			e.Enqueue(r)
+		}
+		sendAll(e)
+		e.Receive(0, next(wire.FlagACK, 0, e.out.next-1))
+		e.Released(release)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/object")
+}
+
+// BenchmarkMerge queues objects that are queued.
+func BenchmarkMerge(b *testing.B) {
+	e, _ := pair(b, Config{})
+	e.Enqueue(1)
+	for b.Loop() {
+		e.Enqueue(1)
+	}
+}
+
+// BenchmarkReceive takes data messages, acknowledgements included.
+func BenchmarkReceive(b *testing.B) {
+	e, next := pair(b, Config{})
+	for b.Loop() {
+		e.Receive(0, next(0, 0, 0))
+		if tx, _ := e.Pending(); tx > 0 {
+			popAll(e)
+			e.ForgetAll()
+			e.Receive(0, next(wire.FlagACK, 0, e.out.next-1))
+		}
+	}
+}
+
+// BenchmarkForgedRange asks again and again for nothing in the middle of a
+// long queue, the worst a peer can do.
+func BenchmarkForgedRange(b *testing.B) {
+	e, next := pair(b, Config{})
+	for r := range Ref(131072) {
+		e.Enqueue(r)
+	}
+	popAll(e)
+	mid := e.out.next - 65536
+	e.Forget(65536)
+	for b.Loop() {
+		e.Receive(0, next(wire.FlagNACK, mid, mid))
+	}
+}
