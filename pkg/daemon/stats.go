@@ -121,7 +121,8 @@ const unlimited = 1<<31 - 1
 
 func (d *Daemon) queueReport(b []byte) []byte {
 	st := d.nodeStats()
-	return appendQueues(b, uint64(st.TxQueue+st.Resend), []QueueStats{
+	// C counts only what waits in the error queue as allocated.
+	return appendQueues(b, 0, []QueueStats{
 		{Name: "txqueue", Length: uint64(st.TxQueue), Maximum: unlimited},
 		{Name: "errorq", Maximum: uint64(d.cfg.ErrorQueueLength)},
 		{Name: "rsqueue", Length: uint64(st.Resend), Maximum: uint64(d.cfg.Node.ResendQueueSize), NoSpace: st.Engine.ResendOverflow},

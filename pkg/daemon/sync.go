@@ -37,6 +37,7 @@ func (d *Daemon) openSync() (*syncer, error) {
 	for _, text := range advise(cfg) {
 		d.log.Warn(text)
 	}
+	d.sayEvents()
 	var seed [16]byte
 	rand.Read(seed[:])
 	s.node = node.New(cfg.Node, uint32(d.started.Unix()), [2]uint64{
@@ -66,6 +67,19 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 		s.events.AddSelf((*w).PortID())
 	}
 	return nil
+}
+
+// sayEvents warns of a kernel that keeps flows to itself.
+func (d *Daemon) sayEvents() {
+	settings, err := kernel.ReadSettings()
+	switch {
+	case err != nil:
+		d.log.Warnf("can't read the kernel's settings: %v", err)
+	case settings.Events == 0:
+		d.log.Warn("net.netfilter.nf_conntrack_events is 0: the kernel sends no events and no flow is replicated; set it to 1")
+	case settings.Events == kernel.EventsAuto:
+		d.log.Warn("net.netfilter.nf_conntrack_events is 2 (auto): flows made while no daemon runs never send events; set it to 1")
+	}
 }
 
 // stop ends every blocking read and whatever works in pieces. The node stays
