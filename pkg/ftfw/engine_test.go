@@ -302,6 +302,26 @@ func TestForgetReleased(t *testing.T) {
 	}
 }
 
+// TestEnqueueReleased: queued again before the owner heard of its release, an
+// object was pinned all the time.
+func TestEnqueueReleased(t *testing.T) {
+	e, next := pair(t, Config{})
+	e.Enqueue(1)
+	popAll(e)
+	e.Receive(0, next(wire.FlagACK, 0, 10))
+	if e.Enqueue(1) {
+		t.Error("pinned twice")
+	}
+	e.Released(func(r Ref) { t.Errorf("released %d while queued", r) })
+	popAll(e)
+	e.Receive(0, next(wire.FlagACK, 0, 10))
+	released := 0
+	e.Released(func(Ref) { released++ })
+	if released != 1 {
+		t.Errorf("released %d times", released)
+	}
+}
+
 // churn is a steady state: events, transmission, acknowledgement.
 func churn(e *Engine, next func(uint8, uint32, uint32) wire.Header, release func(Ref)) {
 	for r := range Ref(100) {
