@@ -1,0 +1,195 @@
+package daemon
+
+import (
+	"bytes"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// fakeLink takes room datagrams and is then full until somebody waits.
+type fakeLink struct {
+	link.Link
+	room, refill int
+	sent, waits  int
+	stuck        bool // never writable again
+}
+
+func (l *fakeLink) Send(batch [][]byte) (int, error) {
+	n := min(len(batch), l.room)
+	l.room -= n
+	l.sent += n
+	return n, nil
+}
+
+func (l *fakeLink) WaitWritable(deadline time.Time) error {
+	l.waits++
+	if l.stuck {
+		time.Sleep(time.Until(deadline))
+		return os.ErrDeadlineExceeded
+	}
+	l.room = l.refill
+	return nil
+}
+
+// newTestDaemon is a node with a link and nothing else.
+func newTestDaemon(t *testing.T, l link.Link, log io.Writer) *Daemon {
+	t.Helper()
+	cfg := working()
+	cfg.Node.HashLimit, cfg.Node.ResendQueueSize, cfg.Node.ACKWindowSize = 1<<20, 1<<20, 300
+	d := &Daemon{cfg: cfg, log: NewLogger(log, log), started: time.Now()}
+	d.sync = &syncer{link: l, size: 1472, batch: make([][]byte, sendBatch), overrun: make(chan struct{}, 1)}
+	d.sync.node = node.New(cfg.Node, 1, [2]uint64{1, 2})
+	d.sync.timer = time.AfterFunc(never, d.onTimer)
+	return d
+}
+
+// end stops the timer, as the daemon does at its end.
+func (d *Daemon) end() {
+	d.sync.mu.Lock()
+	defer d.sync.mu.Unlock()
+	d.sync.closed = true
+	d.sync.timer.Stop()
+}
+
+// hear takes a control message of the other node.
+func (d *Daemon) hear(seq uint32, flags uint8) {
+	b := wire.AppendControl(nil, wire.Header{Seq: seq, Flags: flags})
+	d.enter(func(n *node.Node, now time.Duration) { n.Datagram(now, b) })
+}
+
+func (d *Daemon) feed(events []flow.Event) {
+	d.enter(func(n *node.Node, now time.Duration) { n.Kernel(now, events) })
+}
+
+func someEvents(n int) []flow.Event {
+	events := make([]flow.Event, n)
+	for i := range events {
+		f := &events[i].Flow
+		f.Family, f.Proto = flow.IPv4, 17
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).As4()
+		copy(f.Src[:], a[:])
+		f.Sport, f.Dport = uint16(i), 53
+		events[i].Op = flow.New
+	}
+	return events
+}
+
+// TestFullSocket has a socket that is full again and again: everything is sent.
+func TestFullSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLink{refill: 7}
+		d := newTestDaemon(t, l, io.Discard)
+		defer d.end()
+		d.hear(1, wire.FlagHELLOBack)
+		d.feed(someEvents(20000))
+		time.Sleep(10 * time.Second) // objects are held for a hello at first
+		st := d.nodeStats()
+		if st.Sent[wire.CTNew] != 20000 || st.TxQueue != 0 {
+			t.Errorf("%d messages sent, %d wait, want 20000 and none", st.Sent[wire.CTNew], st.TxQueue)
+		}
+		if want := 20000 * 30 / 1472; l.sent < want || l.waits < l.sent/7-1 {
+			t.Errorf("%d datagrams after %d waits, want at least %d and a wait for each 7", l.sent, l.waits, want)
+		}
+	})
+}
+
+// TestStuckSocket has a socket that never takes anything: whoever enters loses
+// no more than the patience, and the timer does not spin.
+func TestStuckSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLink{stuck: true}
+		d := newTestDaemon(t, l, io.Discard)
+		defer d.end()
+		d.hear(1, wire.FlagHELLOBack)
+		start := time.Now()
+		d.feed(someEvents(100000))
+		if took := time.Since(start); took > sendPatience {
+			t.Errorf("one visit took %v, want at most %v", took, sendPatience)
+		}
+		d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+		time.Sleep(time.Minute)
+		if l.sent != 0 {
+			t.Errorf("%d datagrams sent", l.sent)
+		}
+	})
+}
+
+// TestTimerGoesOn leaves a daemon without a peer alone for an hour of its
+// time: it says something now and then, and a loop without a pause would hang
+// this test.
+func TestTimerGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLink{room: 1 << 30}
+		d := newTestDaemon(t, l, io.Discard)
+		defer d.end()
+		d.feed(someEvents(5000))
+		d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+		before := 0
+		for minute := range 60 {
+			time.Sleep(time.Minute)
+			if sent := l.sent; sent == before {
+				t.Fatalf("minute %d: silent", minute)
+			} else {
+				before = sent
+			}
+		}
+		if l.sent > 60*60*20 {
+			t.Errorf("%d datagrams in an hour without a peer", l.sent)
+		}
+	})
+}
+
+// TestHostilePeer sends what is worth a line, over and over, and rubbish: the
+// log stays short.
+func TestHostilePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		l := &fakeLink{room: 1 << 30}
+		d := newTestDaemon(t, l, &log)
+		defer d.end()
+		for i := range uint32(5000) {
+			d.hear(i+1, wire.FlagRESYNC)
+			d.hear(i*1000, wire.FlagHELLO)
+			d.enter(func(n *node.Node, now time.Duration) {
+				n.Datagram(now, []byte{0xff, byte(i), 0, 3})
+				n.Datagram(now, make([]byte, i%100))
+			})
+		}
+		if n := strings.Count(log.String(), "\n"); n == 0 || n > 5*(saidLines+1) {
+			t.Errorf("%d lines:\n%.2000s", n, log.String())
+		}
+		if n := strings.Count(log.String(), "it is left out for up to"); n == 0 {
+			t.Error("the log does not say that lines are missing")
+		}
+		if got := d.nodeStats().Network.Malformed; got < 5000 {
+			t.Errorf("%d malformed messages counted", got)
+		}
+	})
+}
+
+// TestClosedNode answers requests after the end and sends nothing.
+func TestClosedNode(t *testing.T) {
+	l := &fakeLink{room: 1 << 30}
+	d := newTestDaemon(t, l, io.Discard)
+	d.hear(1, wire.FlagHELLOBack)
+	d.end()
+	before := l.sent
+	d.feed(someEvents(10))
+	d.onTimer()
+	if got := d.nodeStats().Internal.Active; got != 10 {
+		t.Errorf("%d entries, want 10", got)
+	}
+	if l.sent != before {
+		t.Errorf("%d datagrams sent after the end", l.sent-before)
+	}
+}

@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/confparse"
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+// working is a configuration that the daemon does all of.
+func working() *confparse.Config {
+	return &confparse.Config{
+		Sync:  true,
+		Node:  node.Config{Mode: node.FTFW},
+		Links: []link.Config{{Transport: link.UDP, Interface: "eth2"}},
+	}
+}
+
+func TestCheckSupported(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*confparse.Config)
+		want   []string // nil: accepted
+	}{
+		{"FTFW over UDP", func(*confparse.Config) {}, nil},
+		{"no Sync", func(c *confparse.Config) { *c = confparse.Config{} }, nil},
+		{"Stats", func(c *confparse.Config) { *c = confparse.Config{Stats: true} }, []string{"Stats mode", "conntrack -E", "ulogd2"}},
+		{"ALARM", func(c *confparse.Config) { c.Node.Mode = node.ALARM }, []string{"Mode ALARM", "use Mode FTFW"}},
+		{"NOTRACK", func(c *confparse.Config) { c.Node.Mode = node.NOTRACK }, []string{"Mode NOTRACK", "use Mode FTFW"}},
+		{"two links", func(c *confparse.Config) { c.Links = append(c.Links, c.Links[0]) }, []string{"more than one link", "Default"}},
+		{"multicast", func(c *confparse.Config) { c.Links[0].Transport = link.Multicast }, []string{"transport Multicast", "use UDP"}},
+		{"TCP", func(c *confparse.Config) { c.Links[0].Transport = link.TCP }, []string{"transport TCP", "use UDP"}},
+		{"DisableExternalCache", func(c *confparse.Config) { c.Node.DisableExternalCache = true }, []string{"DisableExternalCache", "primary-backup.sh"}},
+		{"PollSecs", func(c *confparse.Config) { c.Kernel.Poll = time.Second }, []string{"PollSecs", "events"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := working()
+			test.change(cfg)
+			err := checkSupported(cfg)
+			if (err == nil) != (test.want == nil) {
+				t.Fatalf("got %v", err)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not mention %q", err, want)
+				}
+			}
+			if err != nil && !strings.Contains(err.Error(), "is not supported: ") {
+				t.Errorf("%q does not say what to do instead", err)
+			}
+		})
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	cfg := working()
+	if got := advise(cfg); len(got) != 0 {
+		t.Errorf("advice about nothing: %q", got)
+	}
+	cfg.Node.ExpectationSync, cfg.Kernel.KernelFilter = true, true
+	got := advise(cfg)
+	if len(got) != 2 || !strings.HasPrefix(got[0], "ExpectationSync ") || !strings.HasPrefix(got[1], "Filter From Kernelspace:") {
+		t.Errorf("got %q", got)
+	}
+}
