@@ -20,7 +20,7 @@ import (
 type fakeLink struct {
 	link.Link
 	room, refill int
-	sent, waits  int
+	sent, waits  int // guarded by syncer.mu, as Send and WaitWritable are called there
 	stuck        bool // never writable again
 }
 
@@ -61,6 +61,13 @@ func (d *Daemon) end() {
 	d.sync.timer.Stop()
 }
 
+// counts reads what a link has done.
+func (d *Daemon) counts(l *fakeLink) (sent, waits int) {
+	d.sync.mu.Lock()
+	defer d.sync.mu.Unlock()
+	return l.sent, l.waits
+}
+
 // hear takes a control message of the other node.
 func (d *Daemon) hear(seq uint32, flags uint8) {
 	b := wire.AppendControl(nil, wire.Header{Seq: seq, Flags: flags})
@@ -97,8 +104,9 @@ func TestFullSocket(t *testing.T) {
 		if st.Sent[wire.CTNew] != 20000 || st.TxQueue != 0 {
 			t.Errorf("%d messages sent, %d wait, want 20000 and none", st.Sent[wire.CTNew], st.TxQueue)
 		}
-		if want := 20000 * 30 / 1472; l.sent < want || l.waits < l.sent/7-1 {
-			t.Errorf("%d datagrams after %d waits, want at least %d and a wait for each 7", l.sent, l.waits, want)
+		sent, waits := d.counts(l)
+		if want := 20000 * 30 / 1472; sent < want || waits < sent/7-1 {
+			t.Errorf("%d datagrams after %d waits, want at least %d and a wait for each 7", sent, waits, want)
 		}
 	})
 }
@@ -118,8 +126,8 @@ func TestStuckSocket(t *testing.T) {
 		}
 		d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
 		time.Sleep(time.Minute)
-		if l.sent != 0 {
-			t.Errorf("%d datagrams sent", l.sent)
+		if sent, _ := d.counts(l); sent != 0 {
+			t.Errorf("%d datagrams sent", sent)
 		}
 	})
 }
@@ -137,14 +145,14 @@ func TestTimerGoesOn(t *testing.T) {
 		before := 0
 		for minute := range 60 {
 			time.Sleep(time.Minute)
-			if sent := l.sent; sent == before {
+			sent, _ := d.counts(l)
+			if sent == before {
 				t.Fatalf("minute %d: silent", minute)
-			} else {
-				before = sent
 			}
+			before = sent
 		}
-		if l.sent > 60*60*20 {
-			t.Errorf("%d datagrams in an hour without a peer", l.sent)
+		if before > 60*60*20 {
+			t.Errorf("%d datagrams in an hour without a peer", before)
 		}
 	})
 }
