@@ -16,10 +16,16 @@ import (
 // requestFlows is how many flows the request tests work with.
 const requestFlows = 20
 
-// newRequestRig has flows on A that B knows, and purges after a second.
+// purgeTimeout leaves a slow machine the time to look before it has passed.
+const purgeTimeout = 3 * time.Second
+
+// newRequestRig has flows on A that B knows.
 func newRequestRig(t *testing.T, p pairing) *rig {
 	t.Helper()
-	r := newRig(t, p, func(a, b *nettest.Config) { a.PurgeTimeout, b.PurgeTimeout = 1, 1 }).start()
+	r := newRig(t, p, func(a, b *nettest.Config) {
+		a.PurgeTimeout = int(purgeTimeout / time.Second)
+		b.PurgeTimeout = a.PurgeTimeout
+	}).start()
 	r.must(r.flood(r.two.A).Create, load(0, requestFlows, 0, 7, nil))
 	r.cachesAgree(r.a, r.b, requestFlows)
 	return r
@@ -79,7 +85,7 @@ func TestFlushKernel(t *testing.T) {
 			t.Errorf("%d entries right after -t, want %d", n, requestFlows)
 		}
 		r.request(r.b, "-c")
-		r.ok(nettest.Throughout(t.Context(), 1500*time.Millisecond, func() error {
+		r.ok(nettest.Throughout(t.Context(), purgeTimeout+500*time.Millisecond, func() error {
 			if n := r.count(r.b); n != requestFlows {
 				return fmt.Errorf("%d entries although the commit cancelled the purge, want %d", n, requestFlows)
 			}
