@@ -47,7 +47,7 @@ func TestPurgeSchedule(t *testing.T) {
 		if runs.Load() != 0 {
 			t.Fatal("it came early")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		if runs.Load() != 1 {
 			t.Fatalf("%d runs", runs.Load())

@@ -63,7 +63,7 @@ func open(n *nettest.Node, role Role, class, addr string) (*Flow, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s %s: %w", role, class, err)
 	}
-	if err := f.ask(); err == nil {
+	if err = f.ask(); err == nil {
 		err = f.await(time.Now().Add(10 * time.Second))
 	}
 	if err != nil {
