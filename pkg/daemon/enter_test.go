@@ -20,7 +20,7 @@ import (
 type fakeLink struct {
 	link.Link
 	room, refill int
-	sent, waits  int // guarded by syncer.mu, as Send and WaitWritable are called there
+	sent, waits  int  // guarded by syncer.mu, as Send and WaitWritable are called there
 	stuck        bool // never writable again
 }
 

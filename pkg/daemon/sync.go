@@ -110,13 +110,24 @@ func (s *syncer) close() {
 	}
 }
 
-// readEvents feeds kernel events to the node.
+// readEvents feeds kernel events to the node. After an overrun the kernel
+// drops every event until the socket has been read empty, and does not say so
+// again: only then may the repair trust what it dumps.
 func (d *Daemon) readEvents(ctx context.Context) error {
 	s := d.sync
 	events := make([]flow.Event, eventBatch)
 	var overrun *kernel.OverrunError
+	congested := false
 	for {
-		n, err := s.events.Read(events)
+		read := s.events.Read
+		if congested {
+			read = s.events.TryRead
+		}
+		n, err := read(events)
+		if n == 0 && err == nil && congested {
+			congested = false
+			notice(s.overrun)
+		}
 		if n > 0 {
 			d.enter(func(nd *node.Node, now time.Duration) { nd.Kernel(now, events[:n]) })
 		}
@@ -126,6 +137,7 @@ func (d *Daemon) readEvents(ctx context.Context) error {
 			if overrun.Grown {
 				d.log.Infof("netlink event socket buffer size has been doubled to %d bytes", overrun.Buffer)
 			}
+			congested = true
 			notice(s.overrun)
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed):
 			return nil

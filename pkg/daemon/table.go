@@ -58,7 +58,8 @@ const repairCalm = 500 * time.Millisecond
 
 // repair makes the internal cache equal to the kernel's table again after an
 // overrun: once the storm is over for a moment, and at the latest after
-// NetlinkOverrunResync. Events lost during a repair call for another.
+// NetlinkOverrunResync. Events lost during a repair call for another; see
+// readEvents for when that is known.
 func (d *Daemon) repair(ctx context.Context) error {
 	overrun, limit := d.sync.overrun, d.cfg.Kernel.OverrunResync
 	if limit == 0 {

@@ -93,6 +93,43 @@ func TestOverrun(t *testing.T) {
 	}
 }
 
+// TestOverrunWhileStarved gives the daemon so little of the processor that it
+// takes long to read what was queued: all the while the kernel drops what
+// comes, and says so only once.
+func TestOverrunWhileStarved(t *testing.T) {
+	r := newRig(t, func(a, _ *nettest.Config) { a.GeneralLines = []string{"NetlinkBufferSize 67108864"} })
+	r.start()
+	const many, pulses = 120000, 40
+	w := r.writer(r.two.A)
+	proc := r.a.Proc()
+	r.ok(proc.Signal(syscall.SIGSTOP))
+	r.must(w.Create(flows(1, 0, many)))
+	for i := range pulses {
+		r.ok(proc.Signal(syscall.SIGCONT))
+		time.Sleep(3 * time.Millisecond)
+		r.ok(proc.Signal(syscall.SIGSTOP))
+		time.Sleep(40 * time.Millisecond)
+		r.must(w.Create(flows(2, i*100, i*100+100)))
+		r.must(w.Delete(flows(1, i*100, i*100+100)))
+	}
+	r.ok(proc.Signal(syscall.SIGCONT))
+	r.eventually("the repair", func() error {
+		kernel := r.count(r.a)
+		internal, _, err := sizes(t.Context(), r.a)
+		if err != nil {
+			return err
+		}
+		_, external, err := sizes(t.Context(), r.b)
+		if internal != kernel || external != kernel {
+			return fmt.Errorf("%d entries in the kernel, %d in the internal cache, %d at the other node (%v)", kernel, internal, external, err)
+		}
+		return nil
+	})
+	if r.counter(r.a, "netlink overrun") == 0 {
+		t.Error("no overrun: the test shows nothing")
+	}
+}
+
 // TestOverrunUnrepaired has the repair turned off: the cache stays as it is
 // until -R.
 func TestOverrunUnrepaired(t *testing.T) {
