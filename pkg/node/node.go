@@ -78,7 +78,7 @@ func (n *Node) Kernel(now time.Duration, events []flow.Event) {
 		case flow.Update:
 			n.changed(now, ev)
 		case flow.Destroy:
-			n.destroyed(now, ev)
+			n.destroyed(ev)
 		case flow.Dumped:
 			n.dumped(now, &ev.Flow)
 		}
@@ -156,7 +156,7 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 
 // destroyed lets the end of every cached flow through, whatever the filter
 // says of its last state: else it would stay here and at the peer for ever.
-func (n *Node) destroyed(now time.Duration, ev *flow.Event) {
+func (n *Node) destroyed(ev *flow.Event) {
 	n.sweep.destroyed(&ev.Flow)
 	r := n.internal.lookup(&ev.Flow.Key)
 	if r == none || n.internal.dead(r) {
