@@ -132,7 +132,7 @@ func (d *Daemon) open() (err error) {
 		if d.listener, err = ctl.Listen(d.cfg.Socket); err != nil {
 			if inUse := new(ctl.InUseError); errors.As(err, &inUse) {
 				// The lock file may be that of the running C daemon.
-				d.lock.Release()
+				_ = d.lock.Release()
 				d.lock = nil
 			}
 			return err

@@ -255,7 +255,7 @@ func (w *Writer) send() error {
 func (w *Writer) write(fd uintptr) {
 	for {
 		_, w.sendErr = unix.Write(int(fd), w.enc.buf)
-		if w.sendErr != unix.EINTR {
+		if !errors.Is(w.sendErr, unix.EINTR) {
 			return
 		}
 	}

@@ -29,7 +29,7 @@ func interfaceStatus(s *socket, name string) Status {
 	if err != nil {
 		return Down
 	}
-	s.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, ifr) })
+	_ = s.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, ifr) })
 	switch flags := ifr.Uint16(); {
 	case err != nil || flags&unix.IFF_UP == 0:
 		return Down

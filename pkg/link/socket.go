@@ -72,7 +72,7 @@ func (s *socket) force(forced, plain, size int) error {
 // ready hands the descriptor to the poller, or closes it after an error.
 func (s *socket) ready(err error) (*socket, error) {
 	if err != nil {
-		unix.Close(s.fd)
+		_ = unix.Close(s.fd)
 		return nil, err
 	}
 	s.file = os.NewFile(uintptr(s.fd), "link")
@@ -89,7 +89,7 @@ func (s *socket) close() error { return s.file.Close() }
 // buffer returns a buffer size as it was asked for: the kernel doubles it for
 // its own book-keeping.
 func (s *socket) buffer(name int) (size int) {
-	s.raw.Control(func(fd uintptr) {
+	_ = s.raw.Control(func(fd uintptr) {
 		size, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, name)
 	})
 	return size / 2
@@ -100,8 +100,8 @@ func (s *socket) drops() uint64 {
 	const memDrops = 8 // SK_MEMINFO_DROPS
 	var info [memDrops + 1]uint32
 	size := uint32(unsafe.Sizeof(info))
-	s.raw.Control(func(fd uintptr) {
-		unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+	_ = s.raw.Control(func(fd uintptr) {
+		_, _, _ = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	})
 	return uint64(info[memDrops])
@@ -125,5 +125,5 @@ func sockaddr(a netip.AddrPort, index int) unix.Sockaddr {
 // it. It does nothing on a socket that is not connected.
 func disconnect(fd int) {
 	unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+	_, _, _ = unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
 }

@@ -218,7 +218,7 @@ func (l *udp) countSent(batch [][]byte) {
 }
 
 func (l *udp) WaitWritable(deadline time.Time) error {
-	l.tx.file.SetWriteDeadline(deadline)
+	_ = l.tx.file.SetWriteDeadline(deadline) // of a closed file: Write says so
 	err := l.tx.raw.Write(writable)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return net.ErrClosed
