@@ -15,7 +15,7 @@ build: $(BIN)
 .PHONY: $(BIN)
 $(BIN):
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.build=$(VERSION)' -o $@ ./cmd/conntrackgo
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.build=$(VERSION)' -o $@ ./cmd/conntrackgo
 
 ## demo: two firewalls, a client and a server in namespaces; fails over and shows what happens
 demo: deps build

@@ -50,7 +50,7 @@ func run(log *logrus.Logger) error {
 		fmt.Print(ctl.UsageText(os.Args[0], version, rows))
 		return nil
 	case ctl.Version:
-		fmt.Print(ctl.VersionText(version))
+		fmt.Print(ctl.VersionText(version, build))
 		return nil
 	}
 

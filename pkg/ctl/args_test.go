@@ -188,8 +188,8 @@ Client mode commands:
 }
 
 func TestVersionText(t *testing.T) {
-	got := VersionText("1.4.7")
-	if !strings.HasPrefix(got, "Connection tracking userspace daemon v1.4.7") || strings.Count(got, "\n") != 2 || !strings.HasSuffix(got, "\n") {
+	got := VersionText("1.4.7", "abc1234")
+	if !strings.HasPrefix(got, "Connection tracking userspace daemon v1.4.7 (conntrackgo abc1234).") || strings.Count(got, "\n") != 2 || !strings.HasSuffix(got, "\n") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -30,8 +30,9 @@ func alternatives(words []string) string {
 	return " [" + strings.Join(words, "|") + "]"
 }
 
-// VersionText is the answer to -v: two lines.
-func VersionText(version string) string {
-	return "Connection tracking userspace daemon v" + version + " (conntrackgo). Licensed under MIT.\n" +
+// VersionText is the answer to -v, two lines: the conntrackd that this stands
+// in for, and which build of ours it is.
+func VersionText(version, build string) string {
+	return "Connection tracking userspace daemon v" + version + " (conntrackgo " + build + "). Licensed under MIT.\n" +
 		"Speaks the synchronisation protocol, configuration and commands of conntrackd 1.4.7.\n"
 }
