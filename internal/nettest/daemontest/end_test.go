@@ -188,3 +188,27 @@ func TestEndDuringWork(t *testing.T) {
 		}
 	}
 }
+
+// TestEndDuringStart orders the end while the daemon reads a large table.
+func TestEndDuringStart(t *testing.T) {
+	r := newRig(t, nil)
+	r.ok(r.a.WriteConfig())
+	r.must(r.writer(r.two.A).Create(flows(1, 0, 100000)))
+	early := 0
+	for range 5 {
+		proc, err := r.two.A.Start(nil, r.binary, "-C", r.a.ConfigPath)
+		r.ok(err)
+		r.eventually("the event socket", func() error {
+			return r.reports(r.a, "netlink event socket buffer size", 1)
+		})
+		r.ok(proc.Stop(patience))
+		r.ok(left(r.a, proc.PID()))
+		if r.logged(r.a, "initialization completed") == 0 {
+			early++
+		}
+		r.ok(os.Remove(r.a.Config.LogFile))
+	}
+	if early == 0 {
+		t.Error("each had started before it was told to end: the test shows nothing")
+	}
+}
