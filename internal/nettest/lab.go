@@ -133,6 +133,7 @@ func (l *Lab) watchSignals() {
 		_ = l.Close()
 		signal.Reset(s)
 		_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
+		os.Exit(1) // the usual effect was none: nohup, or "&" in a script
 	}()
 }
 

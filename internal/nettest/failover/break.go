@@ -87,6 +87,9 @@ type Result struct {
 	Stalls map[Role][]time.Duration
 	Count  map[Role]Count
 	Dead   []error // why flows don't work any more
+	// TCP connections of the rig in a kernel's table: the old master's before
+	// it broke, the new one's when its script had ended.
+	Before, Held int
 }
 
 // Median and Max of a role's stalls; 0 without flows.
@@ -136,6 +139,10 @@ func (r *Rig) Failover(ctx context.Context, c *Cause, probe func(i int) bool) (*
 		return nil, fmt.Errorf("fail over: firewall %s is still broken", r.backup.Name())
 	}
 	result := &Result{Cause: c.Name, From: from.Name(), To: to.Name(), Stalls: map[Role][]time.Duration{}, Count: map[Role]Count{}}
+	var err error
+	if result.Before, err = from.connections(); err != nil {
+		return nil, err
+	}
 	begin := time.Now()
 	r.Traffic.watch(begin)
 	if err := c.broken(from); err != nil {
@@ -151,6 +158,9 @@ func (r *Rig) Failover(ctx context.Context, c *Cause, probe func(i int) bool) (*
 		return nil, err
 	}
 	result.Script = run.End.Sub(run.Begin)
+	if result.Held, err = to.connections(); err != nil {
+		return nil, err
+	}
 	r.settle(ctx, result, probe)
 	return result, ctx.Err()
 }

@@ -150,6 +150,9 @@ func check(t *testing.T, r *failover.Rig, result *failover.Result) {
 	if total := result.Total(); total.Asked != 20+100+12 {
 		t.Errorf("%d flows were asked", total.Asked)
 	}
+	if result.Before != 220 || result.Held != 220 {
+		t.Errorf("%d TCP connections in the old master's table, %d in the new one's, want 220 in both", result.Before, result.Held)
+	}
 	if stall := result.Max(failover.Busy); stall <= 0 || stall > stallLimit {
 		t.Errorf("after %s on %s: a TCP connection stalled for %v", result.Cause, result.From, stall)
 	}
@@ -171,6 +174,9 @@ func TestWithoutDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(result)
+	if result.Before != 220 || result.Held != 0 {
+		t.Errorf("%d TCP connections in the old master's table, %d in the new one's, want 220 and 0", result.Before, result.Held)
+	}
 	for _, role := range []failover.Role{failover.Busy, failover.Idle} {
 		if c := result.Count[role]; c.Alive != 0 || c.Asked == 0 {
 			t.Errorf("%d of %d %s connections live without a daemon: the rig shows nothing", c.Alive, c.Asked, role)

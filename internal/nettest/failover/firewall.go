@@ -254,6 +254,19 @@ func (f *Firewall) DaemonPIDs() ([]int, error) {
 	return pids, nil
 }
 
+// connections counts the rig's TCP connections in the kernel's table.
+func (f *Firewall) connections() (int, error) {
+	n := 0
+	for _, port := range []int{servicePort, publishedPort} {
+		text, err := f.Node.Run("conntrack", "-L", "-p", "tcp", "--orig-port-dst", strconv.Itoa(port))
+		if err != nil {
+			return 0, err
+		}
+		n += strings.Count(text, "ESTABLISHED")
+	}
+	return n, nil
+}
+
 // cacheSize reads the number of entries of a cache, "internal" or "external",
 // from the daemon's statistics.
 func (f *Firewall) cacheSize(which string, stats string) (int, error) {
