@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // DefaultPrefix starts the names of namespaces made without Options.Prefix.
@@ -133,7 +134,9 @@ func (l *Lab) watchSignals() {
 		_ = l.Close()
 		signal.Reset(s)
 		_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
-		os.Exit(1) // the usual effect was none: nohup, or "&" in a script
+		// It may have none: nohup, or "&" in a script.
+		<-time.After(time.Second)
+		os.Exit(1)
 	}()
 }
 
