@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
 )
 
 // commit walks the external cache twice: flows without a master first, then
@@ -73,14 +74,32 @@ func (n *Node) commitTimeout(f *flow.Flow, age uint32) uint32 {
 	return f.Timeout - age
 }
 
-// FlushInternal empties the internal cache; the peer is not told.
+// FlushInternal empties the internal cache; the peer is not told and keeps its
+// copies. What ended before is news that still goes out.
 func (n *Node) FlushInternal() {
-	n.engine.ForgetAll()
-	n.internal.stats.Destroyed += uint64(n.internal.live())
-	n.internal.clear()
-	if n.sweep.active {
-		n.sweep.at = cursor{}
+	n.engine.Released(n.release)
+	s := n.internal
+	s.stats.Destroyed += uint64(s.live())
+	if s.total() == s.live() {
+		n.engine.ForgetAll()
+		s.clear()
 	}
+	for c := (cursor{}); !c.done; {
+		s.scan(&c, flushChunk, n.drop)
+	}
+	n.flushed = true
+	n.sweep.at, n.bulk.at = cursor{}, cursor{}
+}
+
+const flushChunk = 1 << 16
+
+// drop forgets a live internal entry.
+func (n *Node) drop(r ref) {
+	if n.engine.Queued(ftfw.Ref(r)) {
+		n.engine.Forget(ftfw.Ref(r))
+		n.internal.unpin(r)
+	}
+	n.internal.remove(r, false)
 }
 
 // FlushExternal empties the external cache. It reports false, and does

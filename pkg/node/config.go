@@ -46,8 +46,7 @@ type Config struct {
 	// HashSize is the expected number of entries of each cache. Tables grow
 	// as needed; it is read for compatibility and sizes nothing.
 	HashSize int
-	// HashLimit is the largest number of entries of each cache, dead ones
-	// waiting for their acknowledgement included.
+	// HashLimit is the largest number of live entries of each cache.
 	HashLimit int
 	// CommitTimeout is the timeout given to committed entries, in whole
 	// seconds; when set, messages carry no timeout. Zero: unset.

@@ -88,6 +88,28 @@ func (s *store) merge(r ref, src, scratch *flow.Flow) bool {
 	return before != *scratch
 }
 
+// correct makes an entry say what a dump says of it: other than an event, a
+// dump mentions everything, so a mark that is not there is zero. It reports
+// whether anything that travels changed, but for the timeout.
+func (s *store) correct(r ref, f, scratch *flow.Flow) bool {
+	s.load(r, scratch)
+	before := *scratch
+	s.save(r, f)
+	s.load(r, scratch)
+	for _, g := range [...]*flow.Flow{&before, scratch} {
+		g.Has &^= flow.HasTimeout | flow.HasID | flow.HasStart | flow.HasStop
+		g.Timeout, g.ID, g.Start, g.Stop = 0, 0, 0, 0
+	}
+	return before != *scratch
+}
+
+// succeeded reports whether f is another flow of the same tuple, whose
+// predecessor's end was not seen.
+func (s *store) succeeded(r ref, f *flow.Flow) bool {
+	c := s.common(r)
+	return flow.Has(c.has).Has(flow.HasID) && f.Has.Has(flow.HasID) && c.id != f.ID
+}
+
 // merge is flow.Flow.Merge for a packed entry without rare attributes.
 func (e *entry4) merge(src *flow.Flow) bool {
 	before := *e

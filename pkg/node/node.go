@@ -32,6 +32,7 @@ type Node struct {
 	sweep   sweep
 	expiry  expiry
 	commit  commit
+	flushed bool // the peer may hold flows that the internal cache has not
 	notices []Notice
 	stats   Stats
 
@@ -95,6 +96,9 @@ func (n *Node) admit(f *flow.Flow) (r ref, fresh bool) {
 	if r, fresh = n.internal.put(&f.Key); r == none {
 		n.limitReached(Internal)
 	}
+	if fresh && n.flushed {
+		n.internal.common(r).flags = told
+	}
 	return r, fresh
 }
 
@@ -138,7 +142,7 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 		return
 	}
 	s := n.internal
-	if fresh || s.dead(r) {
+	if fresh || s.dead(r) || s.succeeded(r, &ev.Flow) {
 		n.replace(now, s, r, fresh, &ev.Flow)
 		s.common(r).flags |= told // its NEW event was lost, or before our time
 	} else {
@@ -160,8 +164,11 @@ func (n *Node) destroyed(ev *flow.Event) {
 	n.sweep.destroyed(&ev.Flow)
 	r := n.internal.lookup(&ev.Flow.Key)
 	if r == none || n.internal.dead(r) {
-		if !n.cfg.Filter.Pass(&ev.Flow) {
+		switch {
+		case !n.cfg.Filter.Pass(&ev.Flow):
 			n.stats.EventsFiltered++
+		case r == none && n.flushed && ev.Origin == flow.Other:
+			n.bury(&ev.Flow)
 		}
 		return
 	}
@@ -192,6 +199,19 @@ func (n *Node) die(r ref, tell bool) {
 		queued = true
 	}
 	s.remove(r, queued)
+}
+
+// bury tells the peer of the end of a flow that was flushed here: it may still
+// be there.
+func (n *Node) bury(f *flow.Flow) {
+	s := n.internal
+	r, _ := s.put(&f.Key)
+	if r == none {
+		return
+	}
+	s.save(r, f)
+	n.enqueue(r)
+	s.remove(r, true)
 }
 
 func (n *Node) enqueue(r ref) {
@@ -289,7 +309,7 @@ func (n *Node) Tick(now time.Duration) {
 // Deadline is when Tick and Next want to be called at the latest.
 func (n *Node) Deadline() time.Duration {
 	d := n.engine.Deadline()
-	if n.bulk.waiting() {
+	if n.bulk.waiting() && !n.sweep.active {
 		d = min(d, n.bulk.retry)
 	}
 	if n.expiry.retry != 0 {

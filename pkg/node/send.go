@@ -106,7 +106,7 @@ func (n *Node) SendBulk() {
 // feedBulk queues the next entries of a bulk when the queue has run low.
 func (n *Node) feedBulk(now time.Duration) {
 	b := &n.bulk
-	if !b.active {
+	if !b.active || n.sweep.active { // a cache being filled is no answer
 		return
 	}
 	tx, unacked := n.engine.Pending()

@@ -138,12 +138,15 @@ func (s *store) lookup(k *flow.Key) ref {
 }
 
 // put finds or makes the entry of a key; fresh entries are zero. It returns
-// none when the limit is reached.
+// none when there are as many live ones as the limit allows. Tombstones do not
+// count, for a peer that is gone would fill the cache with them; the resend
+// queue bounds their number.
 func (s *store) put(k *flow.Key) (r ref, fresh bool) {
-	if s.total() >= s.limit {
-		if r = s.lookup(k); r == none {
+	if s.live() >= s.limit {
+		if r = s.lookup(k); r == none || s.dead(r) {
 			s.stats.CreateFailed++
 			s.stats.NoSpace++
+			return none, false
 		}
 		return r, false
 	}

@@ -68,15 +68,18 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 	}
 	c := s.common(r)
 	switch {
-	case fresh || s.dead(r):
+	case fresh || s.dead(r) || s.succeeded(r, f):
 		n.replace(now, s, r, fresh, f)
 		c.flags |= told | renewed
+		if n.bulk.active { // and has passed this place, perhaps
+			n.enqueue(r)
+		}
 	case c.gen == s.gen:
 		return
 	default:
 		c.gen = s.gen
 		c.flags |= told
-		if !s.merge(r, f, &n.scratch) {
+		if !s.correct(r, f, &n.scratch) {
 			return
 		}
 		c.seen = seconds(now)

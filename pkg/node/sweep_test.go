@@ -1,0 +1,105 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// A flow ended and another began on its tuple, and both events were lost. The
+// new flow must inherit nothing, here or at a C peer.
+func TestSuccessorInheritsNothing(t *testing.T) {
+	old, successor := tcp(1, 3), tcp(1, 1)
+	old.Has |= flow.HasMark | flow.HasLabels | flow.HasSNAT
+	old.Mark, old.Labels[0], old.NAT.Src[0] = 7, 1, 100
+	successor.ID++
+	successor.Has &^= flow.HasReply // an event or dump that says less than usual
+	for _, op := range []flow.Op{flow.Update, flow.Dumped} {
+		p := established(t)
+		p.a.Kernel(p.now, event1(flow.New, old))
+		p.rest()
+		p.a.BeginSweep(Repair)
+		p.a.Kernel(p.now, event1(op, successor))
+		for !p.a.EndSweep(100) {
+		}
+		if got := snapshot(p.a.internal)[old.Key]; got.Mark != 0 || got.Labels[0] != 0 || got.Has.Has(flow.HasSNAT) {
+			t.Errorf("op %d: the new flow has mark %d, labels %v, SNAT %v", op, got.Mark, got.Labels, got.Has.Has(flow.HasSNAT))
+		}
+		if got := sentTypes(p.a, p.now); got != [6]int{wire.CTNew: 1} {
+			t.Errorf("op %d: sent %v, want one CT_NEW", op, got)
+		}
+	}
+}
+
+// The kernel leaves a mark of zero and empty labels out of a dump. If the event
+// of their clearing was lost, the dump has to clear them.
+func TestDumpClearsWhatItDoesNotMention(t *testing.T) {
+	families(t, func(t *testing.T, family uint8) {
+		f := tcp(1, 3)
+		f.Family = family
+		f.Has |= flow.HasMark | flow.HasLabels
+		f.Mark, f.Labels[0] = 7, 1
+		p := established(t)
+		p.a.Kernel(p.now, event1(flow.New, f))
+		p.rest()
+		f.Has &^= flow.HasMark | flow.HasLabels
+		f.Mark, f.Labels[0] = 0, 0
+		p.a.BeginSweep(Repair)
+		p.a.Kernel(p.now, event1(flow.Dumped, f))
+		for !p.a.EndSweep(100) {
+		}
+		p.rest()
+		for name, s := range map[string]*store{"internal": p.a.internal, "external": p.b.external} {
+			if got := snapshot(s)[f.Key]; got.Has.Any(flow.HasMark | flow.HasLabels) {
+				t.Errorf("%s cache: mark %d, labels %v", name, got.Mark, got.Labels)
+			}
+		}
+	})
+}
+
+// What no message carries is not worth one.
+func TestSweepSendsOnlyWhatTravels(t *testing.T) {
+	p := established(t)
+	f := tcp(1, 3)
+	p.a.Kernel(p.now, event1(flow.New, f))
+	p.rest()
+	f.Timeout--
+	f.Start, f.Has = 1, f.Has|flow.HasStart
+	p.a.BeginSweep(Repair)
+	p.a.Kernel(p.now, event1(flow.Dumped, f))
+	for !p.a.EndSweep(100) {
+	}
+	if got := sentTypes(p.a, p.now); got != [6]int{} {
+		t.Errorf("sent %v for a time stamp and a timeout", got)
+	}
+}
+
+// A peer that is gone acknowledges no end of a flow. Its tombstones must not
+// take the place of the living.
+func TestDeadPeerLeavesRoom(t *testing.T) {
+	cfg := simConfig()
+	cfg.HashLimit, cfg.ResendQueueSize = 100, 250
+	n := New(cfg, 1, [2]uint64{1, 2})
+	now := helloHold
+	for i := range uint16(5000) {
+		n.Kernel(now, event1(flow.New, tcp(i, 3)))
+		sentTypes(n, now)
+		n.Kernel(now, event1(flow.Destroy, tcp(i, 7)))
+		sentTypes(n, now)
+	}
+	for i := range uint16(100) {
+		n.Kernel(now, event1(flow.New, tcp(i, 3)))
+	}
+	st := n.Stats().Internal
+	if st.Active != 100 || st.NoSpace != 0 {
+		t.Errorf("%d of 100 flows cached, %d refused", st.Active, st.NoSpace)
+	}
+	if dead := st.Total - st.Active; dead > cfg.ResendQueueSize {
+		t.Errorf("%d tombstones, the resend queue holds %d", dead, cfg.ResendQueueSize)
+	}
+	n.Kernel(now, event1(flow.New, tcp(4999, 3))) // one of the tombstones
+	if st := n.Stats().Internal; st.Active != 100 || st.NoSpace != 1 {
+		t.Errorf("%d cached with a limit of 100, %d refused", st.Active, st.NoSpace)
+	}
+}
