@@ -194,7 +194,7 @@ func (p *dumpParser) message(m *message) error {
 	case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 		p.done = true
 		if errno := errorCode(m.body); errno != 0 {
-			return fmt.Errorf("dump conntrack table: %w", errno)
+			return fmt.Errorf("dump conntrack table: %w", explain(errno))
 		}
 		return nil
 	}

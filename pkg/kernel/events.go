@@ -131,7 +131,7 @@ func (e *Events) prepare(cfg Config, groups []Group) (err error) {
 	}
 	for _, g := range groups {
 		if err := e.sock.conn.JoinGroup(uint32(g)); err != nil {
-			return fmt.Errorf("join netlink group %d: %w", g, err)
+			return fmt.Errorf("join netlink group %d: %w", g, explain(err))
 		}
 	}
 	return nil

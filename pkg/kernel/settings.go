@@ -99,7 +99,7 @@ func Count() (int, error) {
 func parseCount(b []byte) (int, error) {
 	m, _, ok := nextMessage(b)
 	if ok && m.typ == unix.NLMSG_ERROR {
-		return 0, fmt.Errorf("count entries: %w", errorCode(m.body))
+		return 0, fmt.Errorf("count entries: %w", explain(errorCode(m.body)))
 	}
 	if !ok || m.typ != msgCtGetStats || len(m.body) < nfgenLen {
 		return 0, errors.New("count entries: unexpected answer")

@@ -25,13 +25,33 @@ type socket struct {
 func dial() (*socket, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open netfilter netlink socket: %w", err)
+		return nil, fmt.Errorf("open netfilter netlink socket: %w", explain(err))
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("get netlink descriptor: %w", err), conn.Close())
 	}
 	return &socket{conn: conn, raw: raw}, nil
+}
+
+// hints say what an errno of the kernel means to whoever runs the daemon.
+var hints = map[unix.Errno]string{
+	unix.EPERM:           "this takes root or CAP_NET_ADMIN in the network namespace",
+	unix.EINVAL:          "is the kernel module nf_conntrack_netlink missing?",
+	unix.EPROTONOSUPPORT: "is the kernel module nfnetlink missing?",
+}
+
+// explain reduces an error about opening or asking to its errno, and adds what
+// that means.
+func explain(err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
+	if hint := hints[errno]; hint != "" {
+		return fmt.Errorf("%w (%s)", errno, hint)
+	}
+	return errno
 }
 
 // Close ends every pending read with os.ErrClosed.

@@ -142,17 +142,22 @@ func (s *slot) afterCreate(f *flow.Flow, errno syscall.Errno) step {
 		return stepProbe
 	case errno == unix.EOPNOTSUPP && s.canDrop(f, flow.HasHelper):
 		return stepCreate
+	case errno == unix.ENOENT && s.removed && s.canDrop(f, flow.HasMaster):
+		return stepCreate // a connection that was here must not be lost for its master's sake
 	}
 	return stepDone
 }
 
-// afterChange is where a refused update leads.
+// afterChange is where a refused update leads. What is deleted is a connection
+// that may be alive, so not for a kernel that is only short of something.
 func (s *slot) afterChange(f *flow.Flow, errno syscall.Errno) step {
 	switch {
 	case errno == unix.ENOENT:
 		return s.afterMissing()
-	case errno == unix.ENOSPC && s.canDrop(f, flow.HasLabels):
-		return s.step // no rule uses labels here, so the kernel keeps none
+	case (errno == unix.ENOSPC || errno == unix.EOPNOTSUPP) && s.canDrop(f, flow.HasLabels):
+		return s.step // no rule uses labels here or the kernel knows none
+	case errno == unix.ENOMEM || errno == unix.ENOBUFS || errno == unix.EAGAIN || errno == unix.EINTR:
+		return stepDone
 	case (errno == unix.EBUSY || errno == unix.EPERM) && !s.looked:
 		return stepLook // the status tells what it insists on
 	}

@@ -142,6 +142,47 @@ func TestCommitWithoutEvents(t *testing.T) {
 }
 
 // TestCommitReplyTaken is about another entry that has the reply tuple.
+// TestCommitMasterGone: a connection that was removed to be created anew comes
+// back even if its master does not exist.
+func TestCommitMasterGone(t *testing.T) {
+	ownNetNS(t)
+	w := openWriter(t, WriterConfig{})
+	child := with(newFlow(flow.IPv4, flow.ProtoTCP), related)
+	commit(t, w, Created, with(child, func(f *flow.Flow) { f.Has &^= flow.HasMaster | flow.HasMasterPort }))
+	commit(t, w, Replaced, with(child, snat))
+	if got := one(t); !got.Has.Has(flow.HasSNAT) || got.Has.Has(flow.HasMaster) {
+		t.Errorf("the entry has %#x, want its translation and no master", got.Has)
+	}
+}
+
+// TestRefusedChange: an entry that exists is deleted only if the kernel will
+// never change it.
+func TestRefusedChange(t *testing.T) {
+	plain := newFlow(flow.IPv4, flow.ProtoTCP)
+	for _, c := range []struct {
+		name  string
+		f     flow.Flow
+		slot  slot
+		errno syscall.Errno
+		want  step
+	}{
+		{"out of memory", plain, slot{step: stepChange}, unix.ENOMEM, stepDone},
+		{"out of buffers", plain, slot{step: stepProbe}, unix.ENOBUFS, stepDone},
+		{"later", plain, slot{step: stepChange}, unix.EAGAIN, stepDone},
+		{"interrupted", plain, slot{step: stepChange}, unix.EINTR, stepDone},
+		{"no room for labels", with(plain, labels(1)), slot{step: stepChange}, unix.ENOSPC, stepChange},
+		{"no labels in this kernel", with(plain, labels(1)), slot{step: stepChange}, unix.EOPNOTSUPP, stepChange},
+		{"labels not the reason", with(plain, labels(1)), slot{step: stepChange, drop: flow.HasLabels}, unix.EOPNOTSUPP, stepRemove},
+		{"status", plain, slot{step: stepChange}, unix.EBUSY, stepLook},
+		{"status is not why", plain, slot{step: stepChange, looked: true}, unix.EBUSY, stepRemove},
+		{"gone", plain, slot{step: stepChange}, unix.ENOENT, stepCreate},
+	} {
+		if got := c.slot.afterChange(&c.f, c.errno); got != c.want {
+			t.Errorf("%s: step %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
 func TestCommitReplyTaken(t *testing.T) {
 	f := with(newFlow(flow.IPv4, flow.ProtoUDP), snat, spat)
 	r, _ := f.Reply()

@@ -47,8 +47,7 @@ func (r Result) Err() error {
 const (
 	// batchSize is how many flows go to the kernel with one system call.
 	batchSize = 256
-	// sendLimit is how many bytes of requests go with one system call at most,
-	// well below the smallest send buffer that Linux gives (net.core.wmem_default).
+	// sendLimit is how many bytes of requests go with one system call at most.
 	sendLimit = 96 << 10
 	// answerBatch and answerSize shape the buffers for the answers: an entry
 	// with every attribute is below 1 KiB.
@@ -112,6 +111,8 @@ func (w *Writer) prepare() error {
 		return err
 	}
 	return w.sock.control(func(fd int) error {
+		// The usual net.core.wmem_default is enough; an admin may have lowered it.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*sendLimit)
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1); err != nil {
 			return fmt.Errorf("set NETLINK_CAP_ACK: %w", err)
 		}
