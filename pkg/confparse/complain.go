@@ -42,8 +42,8 @@ func (b *builder) unknown(where string, tok lexer.Token) error {
 	switch {
 	case retired[text] != "":
 		return b.errorf(tok.Pos, "%s is a word of old versions that no longer exists: %s", quote(text), retired[text])
-	case tok.Type == tokKeyword && len(b.open) > 0 && rowOf("", tok) != nil:
-		open := b.open[len(b.open)-1].key
+	case tok.Type == tokKeyword && b.unfinished(tok) != nil:
+		open := b.unfinished(tok)
 		return b.errorf(tok.Pos, "section %s cannot be in here; is the `}' of %s missing, which was opened in line %d?%s",
 			quote(text), open.Value, open.Pos.Line, b.swallowed())
 	case ours && index[where]["*"] != nil:
@@ -57,6 +57,17 @@ func (b *builder) unknown(where string, tok lexer.Token) error {
 	default:
 		return b.errorf(tok.Pos, "unknown keyword %s%s%s", quote(text), suggest(text, wordsOf(where)), b.swallowed())
 	}
+}
+
+// unfinished returns the keyword of the innermost open block, if tok opens a
+// block that would be right after its end or after that of one around it.
+func (b *builder) unfinished(tok lexer.Token) *lexer.Token {
+	for _, s := range b.open {
+		if r := rowOf(s.where, tok); r != nil && r.arg&block != 0 {
+			return &b.open[len(b.open)-1].key
+		}
+	}
+	return nil
 }
 
 // whyNot explains some tokens where a keyword should be.

@@ -45,6 +45,7 @@ var errorSnippets = []string{
 	"General { General { } }",
 	"General {\n  UNIX {\n    Path /x\n  Scheduler { Type RR }\n}\nSync { }",
 	"General {\n  UNIX {\n    Path /x\nSync { }",
+	"Sync {\n  Mode FTFW {\n  UDP {\n    Port 3780\n  }\n}",
 	"General { UNIX { Path /run/x.ctl{ } }",
 	"TCP { }",
 	"on",

@@ -54,6 +54,7 @@ type builder struct {
 
 // scope is a block that is open.
 type scope struct {
+	where   string // the block that it is in
 	key     lexer.Token
 	heading string // UDP Default
 }
@@ -124,7 +125,7 @@ func (b *builder) block(where string, r *row, v value, g *group, key lexer.Token
 			return err
 		}
 	}
-	b.open = append(b.open, scope{key, strings.TrimSpace(v.key + " " + v.head)})
+	b.open = append(b.open, scope{where, key, strings.TrimSpace(v.key + " " + v.head)})
 	c := &cursor{items: g.Items, end: g.Close.Pos}
 	if g.Close.Type == 0 {
 		c.end = b.end

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -15,9 +16,12 @@ type device struct {
 
 func lookupDevice(name string) (device, error) {
 	if name == "" {
-		return device{}, fmt.Errorf("find interface: no Interface configured")
+		return device{}, errors.New("no Interface configured")
 	}
 	i, err := net.InterfaceByName(name)
+	if op := new(net.OpError); errors.As(err, &op) {
+		err = op.Err // without "route ip+net"
+	}
 	if err != nil {
 		return device{}, fmt.Errorf("find interface: %w", err)
 	}

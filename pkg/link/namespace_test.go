@@ -76,6 +76,21 @@ func (n *namespace) ip(t *testing.T, lines ...string) {
 	})
 }
 
+// awaitLocal waits until addr takes datagrams: for IPv6 the kernel arranges
+// that a while after it has taken the address.
+func (n *namespace) awaitLocal(t *testing.T, addr string) {
+	t.Helper()
+	n.do(func() {
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			out, _ := exec.Command("ip", "route", "get", addr).CombinedOutput()
+			if strings.HasPrefix(string(out), "local ") {
+				return
+			}
+		}
+		t.Errorf("%s is not local", addr)
+	})
+}
+
 // pair makes two namespaces with a cable in between, sync0 on both sides with
 // 10.9.0.1/24 and fd09::1/64 on the first and .2 on the second.
 func pair(t *testing.T) (a, b *namespace) {

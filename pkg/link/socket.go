@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -41,7 +42,11 @@ func (s *socket) setup(opts []option, bind netip.AddrPort, index int) error {
 	if err := s.set(opts); err != nil {
 		return err
 	}
-	if err := unix.Bind(s.fd, sockaddr(bind, index)); err != nil {
+	err := unix.Bind(s.fd, sockaddr(bind, index))
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("bind %s: %w (this machine does not have it; a new IPv6 address takes a second or two)", bind, err)
+	}
+	if err != nil {
 		return fmt.Errorf("bind %s: %w", bind, err)
 	}
 	return nil

@@ -207,6 +207,7 @@ func TestAddressComesAndGoes(t *testing.T) {
 				add += " nodad"
 			}
 			nsA.ip(t, add)
+			nsA.awaitLocal(t, c.a)
 			send(t, a, "after")
 			if got, _ := nsB.receive(t, b, 1); got[0] != "after" {
 				t.Errorf("got %q", got)
