@@ -42,8 +42,8 @@ func (b *builder) unknown(where string, tok lexer.Token) error {
 	switch {
 	case retired[text] != "":
 		return b.errorf(tok.Pos, "%s is a word of old versions that no longer exists: %s", quote(text), retired[text])
-	case tok.Type == tokKeyword && b.unfinished(tok) != nil:
-		open := b.unfinished(tok)
+	case tok.Type == tokKeyword && b.unfinished(where, tok) != nil:
+		open := b.unfinished(where, tok)
 		return b.errorf(tok.Pos, "section %s cannot be in here; is the `}' of %s missing, which was opened in line %d?%s",
 			quote(text), open.Value, open.Pos.Line, b.swallowed())
 	case ours && index[where]["*"] != nil:
@@ -60,9 +60,14 @@ func (b *builder) unknown(where string, tok lexer.Token) error {
 }
 
 // unfinished returns the keyword of the innermost open block, if tok opens a
-// block that would be right after its end or after that of one around it.
-func (b *builder) unfinished(tok lexer.Token) *lexer.Token {
+// block that would be right after its end or after that of one around it. In
+// a list of names only a section is so; other words are meant as names.
+func (b *builder) unfinished(where string, tok lexer.Token) *lexer.Token {
+	names := index[where]["*"] != nil
 	for _, s := range b.open {
+		if names && s.where != "" {
+			break
+		}
 		if r := rowOf(s.where, tok); r != nil && r.arg&block != 0 {
 			return &b.open[len(b.open)-1].key
 		}
