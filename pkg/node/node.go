@@ -117,8 +117,8 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 // one of the same key ends, a tombstone comes back to life.
 func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
 	c := s.common(r)
-	flags := c.flags & told
-	if flags != 0 {
+	flags := c.flags &^ updated
+	if flags&told != 0 {
 		flags |= renewed
 	}
 	switch {

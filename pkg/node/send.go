@@ -61,7 +61,7 @@ func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 	r := ref(fr.Ref)
 	n.internal.load(r, &n.scratch)
 	c := n.internal.common(r)
-	c.flags |= told
+	c.flags = c.flags&^unsaid | told
 	h := fr.Header
 	switch {
 	case n.internal.dead(r):

@@ -74,6 +74,7 @@ const (
 	updated entryFlags = 1 << iota // has been updated since it was inserted
 	told                           // the peer may know it
 	renewed                        // the peer may hold an earlier flow of this tuple
+	unsaid                         // a refresh changed it, and kept silent
 )
 
 // kept are the attributes an entry keeps; counters and use count are not

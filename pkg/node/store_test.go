@@ -10,6 +10,7 @@ import (
 
 	"github.com/conntrackgo/conntrackgo/pkg/cache"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 func testStore(limit int) *store { return newStore(limit, cache.NewSeed(1, 2)) }
@@ -205,4 +206,28 @@ func hasPointers(t reflect.Type) bool {
 		return true
 	}
 	return false
+}
+
+// snapshot is what a store holds as far as it travels.
+func snapshot(s *store) map[flow.Key]flow.Flow {
+	m := make(map[flow.Key]flow.Flow)
+	for c := (cursor{}); !c.done; {
+		s.scan(&c, 100, func(r ref) {
+			var f flow.Flow
+			s.load(r, &f)
+			m[f.Key] = onWire(f)
+		})
+	}
+	return m
+}
+
+// onWire reduces a flow to what a message about it carries.
+func onWire(f flow.Flow) flow.Flow {
+	var o wire.Options
+	b := o.AppendFlow(nil, wire.Header{Type: wire.CTUpd}, &f)
+	var g flow.Flow
+	if err := o.ParseFlow(b[8:], &g); err != nil {
+		panic("own message refused: " + err.Error())
+	}
+	return g
 }

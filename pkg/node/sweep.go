@@ -13,7 +13,7 @@ import (
 // not brought back by a dump read before.
 type sweep struct {
 	active bool
-	quiet  bool
+	why    Purpose
 	ended  bool
 	at     cursor
 	gone   map[goneKey]struct{}
@@ -41,7 +41,7 @@ const (
 // BeginSweep starts a sweep, or starts it over. Feed the dump to Kernel as
 // Dumped events, then call EndSweep.
 func (n *Node) BeginSweep(p Purpose) {
-	n.sweep = sweep{active: true, quiet: p != Repair, gone: make(map[goneKey]struct{})}
+	n.sweep = sweep{active: true, why: p, gone: make(map[goneKey]struct{})}
 	n.internal.gen++
 }
 
@@ -71,23 +71,24 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 	case fresh || s.dead(r) || s.succeeded(r, f):
 		n.replace(now, s, r, fresh, f)
 		c.flags |= told | renewed
-		if n.bulk.active { // and has passed this place, perhaps
-			n.enqueue(r)
-		}
 	case c.gen == s.gen:
 		return
 	default:
 		c.gen = s.gen
 		c.flags |= told
-		if !s.correct(r, f, &n.scratch) {
+		if s.correct(r, f, &n.scratch) {
+			c.seen = seconds(now)
+			c.flags |= updated
+			s.stats.Updated++
+		} else if c.flags&unsaid == 0 {
 			return
 		}
-		c.seen = seconds(now)
-		c.flags |= updated
-		s.stats.Updated++
 	}
-	if !n.sweep.quiet {
+	switch {
+	case n.sweep.why == Repair, n.bulk.active: // which may have passed this place
 		n.enqueue(r)
+	case n.sweep.why == Refresh:
+		c.flags |= unsaid
 	}
 }
 

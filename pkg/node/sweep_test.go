@@ -103,3 +103,33 @@ func TestDeadPeerLeavesRoom(t *testing.T) {
 		t.Errorf("%d cached with a limit of 100, %d refused", st.Active, st.NoSpace)
 	}
 }
+
+// -R comes between an overrun and its repair. It sends nothing, but the repair
+// must not take what it found for said.
+func TestRepairAfterRefreshTellsWhatWasLost(t *testing.T) {
+	p := established(t)
+	p.a.Kernel(p.now, event1(flow.New, tcp(1, 1)))
+	p.rest()
+	for _, why := range []Purpose{Refresh, Repair, Repair} {
+		p.a.BeginSweep(why)
+		p.a.Kernel(p.now, event1(flow.Dumped, tcp(1, 3))) // an update was lost,
+		p.a.Kernel(p.now, event1(flow.Dumped, tcp(2, 3))) // and a new flow
+		for !p.a.EndSweep(100) {
+		}
+		want := [6]int{}
+		if why == Repair && p.b.external.live() == 1 {
+			want = [6]int{wire.CTNew: 1, wire.CTUpd: 1}
+		}
+		before := p.a.Stats().Sent
+		p.rest()
+		for typ, n := range p.a.Stats().Sent {
+			if got := int(n - before[typ]); got != want[typ] {
+				t.Errorf("sweep %d sent %d of type %d, want %d", why, got, typ, want[typ])
+			}
+		}
+	}
+	p.copied(t, 1, 2)
+	if got := snapshot(p.b.external)[tcp(1, 0).Key].State; got != 3 {
+		t.Errorf("the peer has flow 1 in state %d", got)
+	}
+}
