@@ -50,7 +50,7 @@ deps:
 
 install: build
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/conntrackgo
-	install -D -m 0755 contrib/primary-backup.sh $(DESTDIR)/etc/conntrackd/primary-backup.sh
+	[ -e $(DESTDIR)/etc/conntrackd/primary-backup.sh ] || install -D -m 0755 contrib/primary-backup.sh $(DESTDIR)/etc/conntrackd/primary-backup.sh
 
 clean:
 	rm -rf bin
