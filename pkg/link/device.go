@@ -28,6 +28,15 @@ func lookupDevice(name string) (device, error) {
 	return device{index: i.Index, mtu: i.MTU}, nil
 }
 
+// interfaceIndex is 0 if there is no interface of that name.
+func interfaceIndex(fd int, name string) int {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil || unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr) != nil {
+		return 0
+	}
+	return int(ifr.Uint32())
+}
+
 func interfaceStatus(s *socket, name string) Status {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {

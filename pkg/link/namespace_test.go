@@ -96,11 +96,17 @@ func (n *namespace) awaitLocal(t *testing.T, addr string) {
 func pair(t *testing.T) (a, b *namespace) {
 	t.Helper()
 	a, b = newNamespace(t), newNamespace(t)
+	plug(t, a, b)
+	return a, b
+}
+
+// plug lays the cable of pair.
+func plug(t *testing.T, a, b *namespace) {
+	t.Helper()
 	cable(t, a, b, "sync0")
 	for i, n := range []*namespace{a, b} {
 		n.ip(t, fmt.Sprintf("addr add 10.9.0.%d/24 dev sync0", i+1), fmt.Sprintf("addr add fd09::%d/64 dev sync0 nodad", i+1))
 	}
-	return a, b
 }
 
 func cable(t *testing.T, a, b *namespace, name string) {
@@ -143,6 +149,15 @@ func (n *namespace) receive(t *testing.T, l Link, want int) (got []string, from 
 		t.Fatalf("received only %d of %d: %+v", len(got), want, l.Stats())
 	}
 	return got, from
+}
+
+// receiveUntil passes over what comes before last.
+func (n *namespace) receiveUntil(t *testing.T, l Link, last string) {
+	t.Helper()
+	for got := ""; got != last; {
+		texts, _ := n.receive(t, l, 1)
+		got = texts[len(texts)-1]
+	}
 }
 
 func receive(t *testing.T, l Link, want int) (got []string, from []netip.Addr) {

@@ -27,10 +27,11 @@ type udp struct {
 	name   string
 	mtu    int
 	tx, rx *socket
-	peer   unix.Sockaddr // nil: none configured
 	guard  guard
 
 	// Owned by Send.
+	peer      netip.AddrPort // not valid: none configured
+	index     int            // of the interface
 	connected bool
 	out       outgoing
 	batch     [][]byte
@@ -61,11 +62,11 @@ func openUDP(cfg Config) (Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &udp{name: cfg.Interface, mtu: payload(dev.mtu, local), out: newOutgoing(sendBatch)}
+	l := &udp{name: cfg.Interface, index: dev.index, mtu: payload(dev.mtu, local), out: newOutgoing(sendBatch)}
 	l.sendFn, l.recvFn = l.sendSome, l.recvSome
 	l.guard = newGuard(cfg.Interface, dev.index, peer)
 	if peer.IsValid() && !peer.IsUnspecified() {
-		l.peer = sockaddr(netip.AddrPortFrom(peer, cfg.Port), dev.index)
+		l.peer = netip.AddrPortFrom(peer, cfg.Port)
 	}
 	if l.rx, err = receiver(&cfg, netip.AddrPortFrom(local, cfg.Port), dev.index); err != nil {
 		return nil, err
@@ -200,12 +201,28 @@ func (l *udp) sendSome(fd uintptr) {
 
 // connect fixes the destination, and anew the source if that is a wildcard.
 func (l *udp) connect(fd int) bool {
-	if l.peer == nil {
+	if !l.peer.IsValid() {
 		return false
 	}
+	l.follow(fd)
 	disconnect(fd)
-	l.connected = unix.Connect(fd, l.peer) == nil
+	l.connected = unix.Connect(fd, sockaddr(l.peer, l.index)) == nil
 	return l.connected
+}
+
+// follow finds the interface again if it was made anew. The receiving socket
+// of a link-local address is tied to the index of the interface.
+func (l *udp) follow(fd int) {
+	index := interfaceIndex(fd, l.name)
+	if index == 0 || index == l.index {
+		return
+	}
+	l.index = index
+	if l.peer.Addr().IsLinkLocalUnicast() && l.peer.Addr().Is6() {
+		_ = l.rx.raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
+		})
+	}
 }
 
 func (l *udp) countSent(batch [][]byte) {

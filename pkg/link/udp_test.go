@@ -220,6 +220,36 @@ func TestAddressComesAndGoes(t *testing.T) {
 	}
 }
 
+// An interface that is deleted and made anew, as of a VLAN or a bond, has
+// another index.
+func TestInterfaceComesBack(t *testing.T) {
+	for _, c := range []struct{ name, a, b string }{
+		{"IPv4", "10.9.0.1", "10.9.0.2"},
+		{"IPv6", "fd09::1", "fd09::2"},
+		{"link-local", "fe80::1", "fe80::2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			nsA, nsB := pair(t)
+			a, b := nsA.open(t, ends(c.a, c.b)), nsB.open(t, ends(c.b, c.a))
+			send(t, a, "before")
+			nsB.receive(t, b, 1)
+			nsA.ip(t, "link del sync0", "link add filler0 type veth peer name filler1")
+			nsB.ip(t, "link add filler2 type veth peer name filler3")
+			send(t, a, "lost")
+			send(t, b, "lost too")
+			plug(t, nsA, nsB)
+			nsA.awaitLocal(t, c.a)
+			nsB.awaitLocal(t, c.b)
+			send(t, a, "awake") // who was deaf so far hears from here on
+			send(t, b, "awake")
+			send(t, a, "there")
+			send(t, b, "back")
+			nsB.receiveUntil(t, b, "there")
+			nsA.receiveUntil(t, a, "back")
+		})
+	}
+}
+
 // A link can be opened before there is a way to the peer.
 func TestOpenWithoutRoute(t *testing.T) {
 	nsA, nsB := pair(t)
