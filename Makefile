@@ -6,7 +6,7 @@ BIN      := bin/conntrackgo
 FUZZTIME ?= 10s
 PREFIX   ?= /usr/local
 
-.PHONY: all build demo test unit integration fuzz lint deps install clean
+.PHONY: all build demo bench test unit integration fuzz lint deps install clean
 
 all: build
 
@@ -20,6 +20,10 @@ $(BIN):
 ## demo: two firewalls, a client and a server in namespaces; fails over and shows what happens
 demo: deps build
 	$(GO) run ./internal/demo -bin $(abspath $(BIN))
+
+## bench: next to the C daemon, in one run, as ratios
+bench: deps build
+	CONNTRACKGO_BIN=$(abspath $(BIN)) $(GO) run ./internal/bench $(BENCHFLAGS)
 
 ## test: installs what the tests need and runs all of them
 test: deps build
