@@ -116,20 +116,9 @@ func (e *Engine) nacked(now time.Duration, from, to uint32) {
 		i = next
 	}
 	if e.out.dropped && !wire.After(from, e.out.droppedTo) {
-		e.forgot(now)
-	}
-}
-
-// forgot arranges for amends, at some distance from the last ones: the bulk
-// they consist of may be what overflows the queue.
-func (e *Engine) forgot(now time.Duration) {
-	o := &e.out
-	switch {
-	case o.forgot:
-	case o.amended && now-o.amendedAt < resyncPause:
-		o.forgot, o.forgotAt = true, o.amendedAt+resyncPause
-	default:
-		e.amend(now)
+		if e.out.amends.want(now, resyncPause, 0) {
+			e.amend()
+		}
 	}
 }
 

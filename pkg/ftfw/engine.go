@@ -56,6 +56,8 @@ const (
 	helloRoundTrip    = 200 * time.Millisecond
 	deafAfter         = 3 * time.Second
 	stragglerAfter    = 3 * time.Second
+	overPause         = time.Second     // between bulks that the peer causes by HELLO or RESYNC,
+	overSlack         = 4 * time.Second // but the first five at once
 	unheardAfter      = 5 * time.Second
 	resyncPause       = 5 * time.Second
 	resyncPatience    = 30 * time.Second // doubles with every repetition

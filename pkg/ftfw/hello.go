@@ -26,7 +26,7 @@ func (e *Engine) hello(now time.Duration, h wire.Header, c wire.Class) Verdict {
 		p.doubt = p.inRun
 		return Drop
 	case lifeNew:
-		e.newLife(h.Seq)
+		e.newLife(now, h.Seq)
 		e.digest(now, h, c)
 		e.accept(h.Seq, c)
 	case lifeContinued:
@@ -67,7 +67,7 @@ func (e *Engine) lifeOf(now time.Duration, seq uint32) life {
 
 // newLife begins a life of the peer in which it knows nothing of ours. C
 // throws away what is unacknowledged; we send it again, and everything else.
-func (e *Engine) newLife(seq uint32) {
+func (e *Engine) newLife(now time.Duration, seq uint32) {
 	p := &e.peer
 	e.stats.PeerRestarts++
 	p.run, p.runFirst, p.runLast = true, seq, seq
@@ -76,20 +76,24 @@ func (e *Engine) newLife(seq uint32) {
 		e.ack.window, e.ack.from = e.cfg.ACKWindow-1, seq
 	}
 	e.releaseHeld()
-	e.startOver()
+	e.startOver(now)
 }
 
-// startOver sends everything to a peer that may have nothing.
-func (e *Engine) startOver() {
+// startOver sends everything to a peer that may have nothing. Whoever forges
+// HELLOs must not get it for each of them.
+func (e *Engine) startOver(now time.Duration) {
+	if !e.out.over.want(now, overPause, overSlack) {
+		return
+	}
 	e.requeueUnacked()
-	e.out.dropped, e.out.forgot = false, false
+	e.out.dropped, e.out.amends.due = false, false
 	e.raise(Event{Kind: PeerRestarted})
 	e.raise(Event{Kind: BulkWanted})
 }
 
 // endRun ends the peer's run of HELLOs: our HELLO_BACK has arrived. What was
 // sent before it may have gone to an earlier life if there was any doubt.
-func (e *Engine) endRun() {
+func (e *Engine) endRun(now time.Duration) {
 	p := &e.peer
 	if !p.inRun {
 		return
@@ -98,7 +102,7 @@ func (e *Engine) endRun() {
 	if p.doubt {
 		p.doubt = false
 		e.stats.DoubtfulRuns++
-		e.startOver()
+		e.startOver(now)
 	}
 }
 

@@ -88,7 +88,7 @@ func (e *Engine) receive(now time.Duration, h wire.Header, c wire.Class) Verdict
 		e.digest(now, h, c)
 		e.accept(h.Seq, c)
 	}
-	e.endRun()
+	e.endRun(now)
 	e.heardAt(now)
 	return verdict(c)
 }
@@ -135,7 +135,7 @@ func (e *Engine) digest(now time.Duration, h wire.Header, c wire.Class) {
 		e.nacked(now, h.From, h.To)
 	case wire.RESYNC:
 		e.stats.ResyncsReceived++
-		e.resyncWanted(h.Seq)
+		e.resyncWanted(now, h.Seq)
 	}
 }
 
@@ -187,6 +187,6 @@ func (e *Engine) adopt(now time.Duration, seq uint32) bool {
 	e.ack.set, e.ack.window = false, e.cfg.ACKWindow
 	e.nack(p.deafFirst, seq-1)
 	e.RequestResync()
-	e.startOver()
+	e.startOver(now)
 	return true
 }

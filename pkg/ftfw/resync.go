@@ -54,9 +54,9 @@ func (e *Engine) finishResync() {
 }
 
 // resyncWanted answers a RESYNC of the peer.
-func (e *Engine) resyncWanted(seq uint32) {
+func (e *Engine) resyncWanted(now time.Duration, seq uint32) {
 	r := &e.resync
-	e.raise(Event{Kind: BulkWanted})
+	e.wantBulk(now)
 	r.bulkOwed = true
 	if r.heldCount < heldMax {
 		r.held[r.heldCount] = seq
@@ -64,10 +64,17 @@ func (e *Engine) resyncWanted(seq uint32) {
 	}
 }
 
+// wantBulk asks the owner for a bulk, though not for each of a flood of RESYNCs.
+func (e *Engine) wantBulk(now time.Duration) {
+	if e.out.bulks.want(now, overPause, overSlack) {
+		e.raise(Event{Kind: BulkWanted})
+	}
+}
+
 // BulkDone tells that every object has been enqueued since the last
 // BulkWanted was pulled.
 func (e *Engine) BulkDone() {
-	if e.wanted() {
+	if e.wanted() || e.out.bulks.due {
 		return
 	}
 	e.resync.bulkOwed = false

@@ -32,12 +32,11 @@ type sending struct {
 	held      bool          // objects wait for the hello's answer
 	holdUntil time.Duration
 
-	dropped   bool          // the resend queue overflowed
-	droppedTo uint32        // up to this number
-	forgot    bool          // and the peer misses something of that;
-	forgotAt  time.Duration // it gets everything at this time
-	amended   bool          // that was done before,
-	amendedAt time.Duration // the last time
+	dropped   bool   // the resend queue overflowed
+	droppedTo uint32 // up to this number
+	amends    spaced // the peer misses something of that: it gets everything
+	over      spaced // the peer may have nothing: it gets everything
+	bulks     spaced // the peer asked for everything
 
 	ackedTo        uint32 // the highest number acknowledged
 	oldest, resync watch  // what that has left behind
@@ -138,10 +137,9 @@ func (e *Engine) overflow(now time.Duration, i uint32) {
 // amend makes up for something the peer misses and we have forgotten. Sending
 // everything brings back what lives but not the news of what died, so we say
 // hello again as well: a Go peer then asks for everything and drops the rest.
-func (e *Engine) amend(now time.Duration) {
+func (e *Engine) amend() {
 	o := &e.out
-	o.forgot, o.dropped = false, false
-	o.amended, o.amendedAt = true, now
+	o.dropped = false
 	e.sayHello()
 	e.raise(Event{Kind: BulkWanted})
 }
@@ -167,8 +165,14 @@ func (e *Engine) Tick(now time.Duration) {
 		e.resync.due = false
 		e.RequestResync()
 	}
-	if e.out.forgot && now >= e.out.forgotAt {
-		e.amend(now)
+	if e.out.amends.ripe(now) && e.out.amends.want(now, resyncPause, 0) {
+		e.amend()
+	}
+	if e.out.over.ripe(now) {
+		e.startOver(now)
+	}
+	if e.out.bulks.ripe(now) {
+		e.wantBulk(now)
 	}
 	if now < e.out.timer {
 		return
@@ -188,11 +192,35 @@ func (e *Engine) Deadline() time.Duration {
 	if e.resync.due {
 		d = min(d, e.resync.dueAt)
 	}
-	if e.out.forgot {
-		d = min(d, e.out.forgotAt)
+	for _, s := range [...]*spaced{&e.out.amends, &e.out.over, &e.out.bulks} {
+		if s.due {
+			d = min(d, s.at)
+		}
 	}
 	return d
 }
+
+// spaced is something costly that a peer, or who pretends to be it, can cause
+// with one message. It happens once per pause; slack is how far it may be ahead
+// of that.
+type spaced struct {
+	due bool
+	at  time.Duration // when, if due
+	sum time.Duration // of the pauses
+}
+
+// want reports whether it may happen now; if not, it is due later.
+func (s *spaced) want(now, pause, slack time.Duration) bool {
+	s.sum = max(s.sum, now)
+	s.at = s.sum - slack
+	s.due = now < s.at
+	if !s.due {
+		s.sum += pause
+	}
+	return !s.due
+}
+
+func (s *spaced) ripe(now time.Duration) bool { return s.due && now >= s.at }
 
 // queueControl queues a control message.
 func (e *Engine) queueControl(kind uint8, from, to uint32) uint32 {
