@@ -70,4 +70,6 @@
 //  13. A peer that talks but acknowledges nothing in five seconds is told
 //     HELLO again.
 //  14. One ALIVE at most waits to be sent.
+//  15. Of the bulks that a peer causes by HELLO or RESYNC, five go at once and
+//     then one a second.
 package ftfw
