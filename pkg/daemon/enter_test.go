@@ -172,6 +172,7 @@ func TestHostilePeer(t *testing.T) {
 				n.Datagram(now, []byte{0xff, byte(i), 0, 3})
 				n.Datagram(now, make([]byte, i%100))
 			})
+			time.Sleep(10 * time.Millisecond)
 		}
 		if n := strings.Count(log.String(), "\n"); n == 0 || n > 5*(saidLines+1) {
 			t.Errorf("%d lines:\n%.2000s", n, log.String())
