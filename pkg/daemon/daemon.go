@@ -137,8 +137,6 @@ func (d *Daemon) open() (err error) {
 			}
 			return err
 		}
-	} else {
-		d.log.Warn("no UNIX { Path } in the configuration: no client can connect")
 	}
 	setScheduler(d.log, d.cfg.Scheduler)
 	if d.cfg.Sync {

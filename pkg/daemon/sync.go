@@ -37,7 +37,7 @@ func (d *Daemon) openSync() (*syncer, error) {
 	for _, text := range advise(cfg) {
 		d.log.Warn(text)
 	}
-	d.sayEvents()
+	d.saySettings()
 	var seed [16]byte
 	rand.Read(seed[:])
 	s.node = node.New(cfg.Node, uint32(d.started.Unix()), [2]uint64{
@@ -69,12 +69,17 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	return nil
 }
 
-// sayEvents warns of a kernel that keeps flows to itself.
-func (d *Daemon) sayEvents() {
+// saySettings warns of a kernel that keeps flows to itself, or has too many.
+func (d *Daemon) saySettings() {
 	settings, err := kernel.ReadSettings()
 	switch {
 	case err != nil:
 		d.log.Warnf("can't read the kernel's settings: %v", err)
+	case settings.Max > d.cfg.Node.HashLimit:
+		d.log.Warnf("HashLimit %d is less than net.netfilter.nf_conntrack_max %d: flows beyond it are not replicated", d.cfg.Node.HashLimit, settings.Max)
+	}
+	switch {
+	case err != nil:
 	case settings.Events == 0:
 		d.log.Warn("net.netfilter.nf_conntrack_events is 0: the kernel sends no events and no flow is replicated; set it to 1")
 	case settings.Events == kernel.EventsAuto:

@@ -17,13 +17,12 @@ const (
 
 // Message types: the subsystem in the upper byte, the message in the lower.
 const (
-	msgCtNew      uint16 = 1 << 8   // IPCTNL_MSG_CT_NEW
-	msgCtGet      uint16 = 1<<8 | 1 // IPCTNL_MSG_CT_GET
-	msgCtDelete   uint16 = 1<<8 | 2 // IPCTNL_MSG_CT_DELETE
-	msgCtGetStats uint16 = 1<<8 | 5 // IPCTNL_MSG_CT_GET_STATS
-	msgExpNew     uint16 = 2 << 8   // IPCTNL_MSG_EXP_NEW
-	msgExpGet     uint16 = 2<<8 | 1 // IPCTNL_MSG_EXP_GET
-	msgExpDelete  uint16 = 2<<8 | 2 // IPCTNL_MSG_EXP_DELETE
+	msgCtNew     uint16 = 1 << 8   // IPCTNL_MSG_CT_NEW
+	msgCtGet     uint16 = 1<<8 | 1 // IPCTNL_MSG_CT_GET
+	msgCtDelete  uint16 = 1<<8 | 2 // IPCTNL_MSG_CT_DELETE
+	msgExpNew    uint16 = 2 << 8   // IPCTNL_MSG_EXP_NEW
+	msgExpGet    uint16 = 2<<8 | 1 // IPCTNL_MSG_EXP_GET
+	msgExpDelete uint16 = 2<<8 | 2 // IPCTNL_MSG_EXP_DELETE
 )
 
 // attr is an attribute number. Its meaning depends on the attribute it is
@@ -168,6 +167,3 @@ const (
 	ctaExpectNATDir   attr = 1 // CTA_EXPECT_NAT_DIR, u32
 	ctaExpectNATTuple attr = 2 // CTA_EXPECT_NAT_TUPLE, nested tuple
 )
-
-// Answer of IPCTNL_MSG_CT_GET_STATS (enum ctattr_stats_global).
-const ctaStatsEntries attr = 1 // CTA_STATS_GLOBAL_ENTRIES, u32

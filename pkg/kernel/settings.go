@@ -7,9 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Unavailable is a setting that this kernel does not have.
@@ -68,49 +65,4 @@ func readSysctl(name string) (int, error) {
 		return 0, fmt.Errorf("read setting %s: %w", name, err)
 	}
 	return v, nil
-}
-
-// answerTime is how long the kernel may take for a small answer; it answers
-// within the call that asks.
-const answerTime = 5 * time.Second
-
-// Count returns the number of entries in the table of the calling thread's
-// network namespace, those not yet confirmed or already dying included.
-func Count() (int, error) {
-	s, err := dial()
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = s.Close() }()
-	if err := s.conn.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
-		return 0, fmt.Errorf("count entries: %w", err)
-	}
-	if err := s.send(newRequest(msgCtGetStats, unix.NLM_F_REQUEST, 1)); err != nil {
-		return 0, err
-	}
-	rx := newReceiver(s, 1, eventBuffer)
-	if err := rx.receive(true); err != nil {
-		return 0, fmt.Errorf("count entries: %w", err)
-	}
-	b, _ := rx.datagram()
-	return parseCount(b)
-}
-
-func parseCount(b []byte) (int, error) {
-	m, _, ok := nextMessage(b)
-	if ok && m.typ == unix.NLMSG_ERROR {
-		return 0, fmt.Errorf("count entries: %w", explain(errorCode(m.body)))
-	}
-	if !ok || m.typ != msgCtGetStats || len(m.body) < nfgenLen {
-		return 0, errors.New("count entries: unexpected answer")
-	}
-	for b := m.body[nfgenLen:]; ; {
-		t, v, rest, ok := nextAttr(b)
-		if !ok {
-			return 0, errors.New("count entries: no count in the answer")
-		}
-		if b = rest; t == ctaStatsEntries && len(v) >= 4 {
-			return int(be32(v)), nil
-		}
-	}
 }
