@@ -72,17 +72,17 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 // saySettings warns of a kernel that keeps flows to itself, or has too many.
 func (d *Daemon) saySettings() {
 	settings, err := kernel.ReadSettings()
-	switch {
-	case err != nil:
+	if err != nil {
 		d.log.Warnf("can't read the kernel's settings: %v", err)
-	case settings.Max > d.cfg.Node.HashLimit:
+		return
+	}
+	if settings.Max > d.cfg.Node.HashLimit {
 		d.log.Warnf("HashLimit %d is less than net.netfilter.nf_conntrack_max %d: flows beyond it are not replicated", d.cfg.Node.HashLimit, settings.Max)
 	}
-	switch {
-	case err != nil:
-	case settings.Events == 0:
+	switch settings.Events {
+	case 0:
 		d.log.Warn("net.netfilter.nf_conntrack_events is 0: the kernel sends no events and no flow is replicated; set it to 1")
-	case settings.Events == kernel.EventsAuto:
+	case kernel.EventsAuto:
 		d.log.Warn("net.netfilter.nf_conntrack_events is 2 (auto): flows made while no daemon runs never send events; set it to 1")
 	}
 }
