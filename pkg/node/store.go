@@ -12,7 +12,7 @@ type store struct {
 	v6    *cache.Table[key6, entry6]
 	rare  rareSlab
 	limit int
-	gen   uint8 // present generation; see sweep.go
+	gen   uint8 // present generation, which wraps; see sweep.go
 	stats CacheStats
 }
 
