@@ -79,13 +79,13 @@ func flows(i int, f *flood.Flow) {
 // inStep waits until the second daemon's external cache has want entries and
 // the first has nothing more to send.
 func (p *pair) inStep(ctx context.Context, want int) error {
-	return nettest.Eventually(ctx, 30*time.Second, fmt.Sprintf("%d external entries", want), func() error {
+	return nettest.Eventually(ctx, 10*time.Second, fmt.Sprintf("%d external entries", want), func() error {
 		queue, err := p.a.Client(ctx, "-s", "queue")
 		if err != nil {
 			return err
 		}
 		if n, err := number(queue, "current elements:"); err != nil || n > 0 {
-			return fmt.Errorf("%v still to be sent: %w", n, err)
+			return errors.Join(err, fmt.Errorf("%v still to be sent", n))
 		}
 		cache, err := p.b.Client(ctx, "-s")
 		if err != nil {
@@ -93,7 +93,7 @@ func (p *pair) inStep(ctx context.Context, want int) error {
 		}
 		_, external, _ := strings.Cut(cache, "cache external:")
 		if n, err := number(external, "active connections:"); err != nil || int(n) != want {
-			return fmt.Errorf("%v external entries: %w", n, err)
+			return errors.Join(err, fmt.Errorf("%v external entries", n))
 		}
 		return nil
 	})
