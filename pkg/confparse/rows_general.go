@@ -22,7 +22,7 @@ var generalRows = []row{
 		in: "General", words: "HashLimit", arg: number,
 		set:    setInt(func(c *Config) *int { return &c.Node.HashLimit }),
 		absent: fmt.Sprint(node.DefaultHashLimit),
-		help:   "Largest number of entries of each cache, dead ones waiting for their acknowledgement included. 0 means the default.",
+		help:   "Largest number of live entries of each cache. Dead ones waiting for their acknowledgement (at most `ResendQueueSize`) come on top; the C daemon counts them in. 0 means the default.",
 	},
 	{
 		in: "General", words: "LogFile", arg: boolean | path,
