@@ -34,7 +34,9 @@ type Node struct {
 	commit  commit
 	flushed bool // the peer may hold flows that the internal cache has not
 	notices []Notice
-	stats   Stats
+	// resyncsHeard is the number of the peer's RESYNCs that were logged.
+	resyncsHeard uint64
+	stats        Stats
 
 	scratch, other flow.Flow
 	expect         flow.Expect

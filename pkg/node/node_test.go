@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -435,5 +436,28 @@ func TestDatagramSizes(t *testing.T) {
 	}
 	if messages < 100 {
 		t.Errorf("%d messages, want at least 100", messages)
+	}
+}
+
+// noticeKinds takes all notices of n.
+func noticeKinds(n *Node) (kinds []NoticeKind) {
+	for x, ok := n.NextNotice(); ok; x, ok = n.NextNotice() {
+		kinds = append(kinds, x.Kind)
+	}
+	return kinds
+}
+
+// The log tells a peer that started from one that asked.
+func TestNoticesOfThePeer(t *testing.T) {
+	n := New(simConfig(), 1, [2]uint64{1, 2})
+	say := func(seq uint32, flags uint8) []NoticeKind {
+		n.Datagram(time.Second, wire.AppendControl(nil, wire.Header{Type: wire.Control, Seq: seq, Flags: flags}))
+		return noticeKinds(n)
+	}
+	if got := say(100, wire.FlagALIVE|wire.FlagHELLO); !slices.Equal(got, []NoticeKind{PeerRestarted}) {
+		t.Errorf("a hello is noticed as %v", got)
+	}
+	if got := say(101, wire.FlagRESYNC|wire.FlagHELLO); !slices.Equal(got, []NoticeKind{ResyncRequested}) {
+		t.Errorf("a request is noticed as %v", got)
 	}
 }

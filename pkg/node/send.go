@@ -142,7 +142,12 @@ func (n *Node) RequestResync() { n.engine.RequestResync() }
 func (n *Node) engineEvent(now time.Duration, ev ftfw.Event) {
 	switch ev.Kind {
 	case ftfw.BulkWanted:
-		n.notices = append(n.notices, Notice{Kind: ResyncRequested})
+		// A bulk is also due when the peer started anew, which has a line of
+		// its own.
+		if asked := n.engine.Stats().ResyncsReceived; asked != n.resyncsHeard {
+			n.resyncsHeard = asked
+			n.notices = append(n.notices, Notice{Kind: ResyncRequested})
+		}
 		n.SendBulk()
 	case ftfw.PeerRestarted:
 		n.notices = append(n.notices, Notice{Kind: PeerRestarted})

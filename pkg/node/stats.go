@@ -98,7 +98,7 @@ type NoticeKind uint8
 const (
 	// HashLimitReached: a cache refused an entry for the first time.
 	HashLimitReached NoticeKind = iota + 1
-	// ResyncRequested: the peer needs everything; a bulk send has begun.
+	// ResyncRequested: the peer asked for everything; a bulk send has begun.
 	ResyncRequested
 	// PeerRestarted: a peer in a new life was seen.
 	PeerRestarted
