@@ -6,7 +6,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
-// acknowledging is what we owe the peer. The numbers from..peer.last have
+// acknowledging is what we owe the peer. The numbers from..peer.Last have
 // arrived without a gap.
 type acknowledging struct {
 	set    bool
@@ -20,7 +20,7 @@ func (e *Engine) acknowledge() bool {
 		return false
 	}
 	e.ack.set = false
-	return e.queueACK(e.ack.from, e.peer.last)
+	return e.queueACK(e.ack.from, e.peer.Last)
 }
 
 // closeWindow acknowledges when the window is used up. An ACK counts, but the

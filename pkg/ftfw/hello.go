@@ -22,7 +22,7 @@ func (e *Engine) hello(now time.Duration, h wire.Header, c wire.Class) Verdict {
 	p.sayBack = true
 	switch e.lifeOf(now, h.Seq) {
 	case lifeStale:
-		e.stats.Before++
+		e.peer.Before++
 		p.doubt = p.inRun
 		return Drop
 	case lifeNew:
@@ -31,9 +31,9 @@ func (e *Engine) hello(now time.Duration, h wire.Header, c wire.Class) Verdict {
 		e.accept(h.Seq, c)
 	case lifeContinued:
 		late := p.saidBack && now-p.backAt > helloRoundTrip
-		p.doubt = p.doubt || late || h.Seq != p.last+1
+		p.doubt = p.doubt || late || h.Seq != p.Last+1
 		e.digest(now, h, c)
-		if e.track(h.Seq) == after {
+		if e.peer.Track(h.Seq) == wire.AfterGap {
 			e.gap(h.Seq, c)
 		} else {
 			e.accept(h.Seq, c)
@@ -51,14 +51,14 @@ func (e *Engine) hello(now time.Duration, h wire.Header, c wire.Class) Verdict {
 // for a repetition makes us deaf; so in doubt it is a restart.
 func (e *Engine) lifeOf(now time.Duration, seq uint32) life {
 	p := &e.peer
-	if !p.set || !p.run {
+	if !p.Set || !p.run {
 		return lifeNew
 	}
 	inside := !wire.Before(seq, p.runFirst-helloReorder) && !wire.After(seq, p.runLast)
 	if inside && now-p.helloAt < helloDuplicate {
 		return lifeStale
 	}
-	step := seq - p.last
+	step := seq - p.Last
 	if p.inRun && step >= 1 && step <= helloGap && now-p.helloAt < helloSilence {
 		return lifeContinued
 	}
@@ -123,7 +123,7 @@ func (e *Engine) helloAnswered(now time.Duration, seq uint32) {
 		return
 	}
 	e.out.hello, e.out.doneAt = helloDone, now
-	e.out.settled = e.out.hellos == 1 && (!e.peer.set || seq == e.peer.last+1)
+	e.out.settled = e.out.hellos == 1 && (!e.peer.Set || seq == e.peer.Last+1)
 	e.peer.accepted = 0
 	e.endHold()
 	if e.out.objects {

@@ -8,8 +8,7 @@ import (
 
 // hearing is what the engine knows about the peer's messages.
 type hearing struct {
-	set  bool   // something was accepted
-	last uint32 // the newest number accepted
+	wire.Tracker
 
 	// The peer's current run of HELLOs, or its latest.
 	sayBack  bool // the next message carries HELLO_BACK
@@ -31,15 +30,6 @@ type hearing struct {
 	accepted int // since our hello was answered
 }
 
-// The outcomes of sequence tracking (docs/protocol.md 4).
-type order uint8
-
-const (
-	inSync order = iota
-	after
-	before
-)
-
 // Receive takes the header of one message of the peer.
 func (e *Engine) Receive(now time.Duration, h wire.Header) Verdict {
 	v := e.receive(now, h, classify(h))
@@ -60,12 +50,12 @@ func classify(h wire.Header) wire.Class {
 func (e *Engine) receive(now time.Duration, h wire.Header, c wire.Class) Verdict {
 	hello := h.Flags&wire.FlagHELLO != 0
 	if c == wire.Bad {
-		if !hello && e.track(h.Seq) == before {
+		if !hello && e.peer.Track(h.Seq) == wire.BeforeNow {
 			return Drop
 		}
 		return Bad
 	}
-	if !e.peer.set {
+	if !e.peer.Set {
 		e.firstContact(h)
 	}
 	if h.Flags&wire.FlagHELLOBack != 0 {
@@ -74,11 +64,11 @@ func (e *Engine) receive(now time.Duration, h wire.Header, c wire.Class) Verdict
 	if hello {
 		return e.hello(now, h, c)
 	}
-	switch e.track(h.Seq) {
-	case after:
+	switch e.peer.Track(h.Seq) {
+	case wire.AfterGap:
 		e.digest(now, h, c)
 		e.gap(h.Seq, c)
-	case before:
+	case wire.BeforeNow:
 		if !e.adopt(now, h.Seq) {
 			return Drop
 		}
@@ -106,20 +96,6 @@ func verdict(c wire.Class) Verdict {
 		return Deliver
 	}
 	return Control
-}
-
-// track compares a number with the newest accepted and counts.
-func (e *Engine) track(seq uint32) order {
-	switch p := &e.peer; {
-	case !p.set || seq == p.last+1:
-		return inSync
-	case wire.After(seq, p.last+1):
-		e.stats.Lost += uint64(seq - p.last - 1)
-		return after
-	default:
-		e.stats.Before++
-		return before
-	}
 }
 
 // digest does what a message orders, before the message is acknowledged: the
@@ -153,7 +129,7 @@ func (e *Engine) accept(seq uint32, c wire.Class) {
 
 // gap takes a message and asks for those missing before it.
 func (e *Engine) gap(seq uint32, c wire.Class) {
-	a, last := &e.ack, e.peer.last
+	a, last := &e.ack, e.peer.Last
 	e.acknowledge()
 	e.nack(last+1, seq-1)
 	a.window, a.set, a.from = e.cfg.ACKWindow-1, true, seq
@@ -165,7 +141,7 @@ func (e *Engine) gap(seq uint32, c wire.Class) {
 }
 
 func (e *Engine) update(seq uint32) {
-	e.peer.set, e.peer.last = true, seq
+	e.peer.Accept(seq)
 	e.peer.deaf = 0
 }
 

@@ -129,9 +129,9 @@ func replay(t *testing.T, ms []captured, side string, window int) {
 			if lost[m.Seq] {
 				continue
 			}
-			requeued := e.stats.Requeued
+			requeued := e.Stats().Requeued
 			e.Receive(now, m.header())
-			if e.stats.Requeued != requeued {
+			if e.Stats().Requeued != requeued {
 				e.ForgetAll() // differs: C forgets what a new life of the peer misses
 			}
 			e.resync.heldCount = 0 // differs: C acknowledges a RESYNC at once
@@ -218,14 +218,14 @@ func TestMalformedVectors(t *testing.T) {
 				e.Receive(0, wire.Header{Seq: 1000})
 			}
 		}
-		if e.peer.set && e.peer.last+1 != uint32(v.Expected) {
-			t.Errorf("run %d, before %q: next is %d, C expects %d", run, v.Name, e.peer.last+1, v.Expected)
+		if e.peer.Set && e.peer.Last+1 != uint32(v.Expected) {
+			t.Errorf("run %d, before %q: next is %d, C expects %d", run, v.Name, e.peer.Last+1, v.Expected)
 		}
 		datagram, err := hex.DecodeString(v.Datagram)
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := e.stats
+		before := e.Stats()
 		bad, gaps := uint64(0), uint64(0)
 		for len(datagram) > 0 {
 			m, rest, err := wire.Next(datagram)
@@ -233,11 +233,11 @@ func TestMalformedVectors(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			lost := e.stats.Lost
+			lost := e.Stats().Lost
 			if e.Receive(time.Duration(tried)*time.Second, m.Header) == Bad {
 				bad++
 			}
-			if e.stats.Lost != lost {
+			if e.Stats().Lost != lost {
 				gaps++
 			}
 		}
@@ -246,8 +246,8 @@ func TestMalformedVectors(t *testing.T) {
 			got  uint64
 		}{
 			{"bad_header", bad},
-			{"lost", e.stats.Lost - before.Lost + 2*gaps},
-			{"before", e.stats.Before - before.Before},
+			{"lost", e.Stats().Lost - before.Lost + 2*gaps},
+			{"before", e.Stats().Before - before.Before},
 		} {
 			if c.got != v.Counters[c.name] {
 				t.Errorf("run %d, %q: %s +%d, C +%d", run, v.Name, c.name, c.got, v.Counters[c.name])

@@ -25,4 +25,8 @@ type Stats struct {
 }
 
 // Stats returns a copy of the counters.
-func (e *Engine) Stats() Stats { return e.stats }
+func (e *Engine) Stats() Stats {
+	s := e.stats
+	s.Lost, s.Before = e.peer.Lost, e.peer.Before
+	return s
+}
