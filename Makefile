@@ -1,5 +1,8 @@
 # conntrackgo: `make demo` shows it at work, `make test` runs every test.
 
+# The last line of a test run is the runner's.
+MAKEFLAGS += --no-print-directory
+
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BIN      := bin/conntrackgo
