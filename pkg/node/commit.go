@@ -25,9 +25,6 @@ func (n *Node) BeginCommit() bool {
 	return true
 }
 
-// Committing reports whether a commit is under way.
-func (n *Node) Committing() bool { return n.commit.active }
-
 // NextCommit fills batch with the next flows to write, as the kernel takes
 // them: the timeout is what is left of it. done is true when there are no
 // more; until then a call may return none. len(batch) bounds the work of one

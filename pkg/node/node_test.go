@@ -302,7 +302,7 @@ func TestCommitHandsMastersOutFirst(t *testing.T) {
 			t.Fatalf("entry %d has a master: %v", i, related)
 		}
 	}
-	if n.Committing() || !n.FlushExternal() {
+	if n.commit.active || !n.FlushExternal() {
 		t.Error("the commit never ends")
 	}
 }
