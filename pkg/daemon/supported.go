@@ -42,8 +42,5 @@ func advise(cfg *confparse.Config) (texts []string) {
 	if cfg.Node.ExpectationSync {
 		texts = append(texts, "ExpectationSync is not supported: expectations are not replicated, the flows they lead to are")
 	}
-	if cfg.Kernel.KernelFilter {
-		texts = append(texts, "Filter From Kernelspace: filtering in user space, with the same verdicts")
-	}
 	return texts
 }

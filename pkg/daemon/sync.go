@@ -31,9 +31,7 @@ func (d *Daemon) openSync() (*syncer, error) {
 	}
 	cfg := d.cfg
 	cfg.Node.Filter.Compile() // flushKernel asks it too
-	if f := &cfg.Node.Filter; f.Protocols != flow.Unset || f.Addresses != flow.Unset || f.States != flow.Unset {
-		d.log.Info("using user-space event filtering")
-	}
+	d.sayFilter(s.events)
 	for _, text := range advise(cfg) {
 		d.log.Warn(text)
 	}
@@ -56,7 +54,7 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	if s.link, err = link.Open(cfg.Links[0]); err != nil {
 		return err
 	}
-	if s.events, err = kernel.OpenEvents(cfg.Kernel, kernel.FlowGroups...); err != nil {
+	if s.events, err = kernel.OpenEvents(eventConfig(cfg), kernel.FlowGroups...); err != nil {
 		return fmt.Errorf("open event socket: %w", err)
 	}
 	d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)

@@ -1,6 +1,10 @@
 package kernel
 
-import "time"
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
 
 // Config is what conntrackd.conf says about netlink.
 type Config struct {
@@ -23,4 +27,7 @@ type Config struct {
 	// KernelFilter asks for the filter to run in the kernel (Filter From
 	// Kernelspace).
 	KernelFilter bool
+	// Filter is put on the event socket if it is not nil: the daemon gives
+	// node's here when KernelFilter asks for it. See Events.FilterProblem.
+	Filter *flow.Filter
 }

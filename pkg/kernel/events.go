@@ -84,7 +84,8 @@ type EventStats struct {
 type Events struct {
 	sock    *socket
 	rx      *receiver
-	maxGrow int // bytes
+	maxGrow int   // bytes
+	filter  error // why cfg.Filter is not wholly in the kernel
 
 	rest    []byte // messages of the current datagram not yet handed out
 	expects []ExpectEvent
@@ -122,6 +123,9 @@ func (e *Events) prepare(cfg Config, groups []Group) (err error) {
 		return err
 	}
 	e.stats = e.count
+	if cfg.Filter != nil {
+		e.filter = e.sock.attachFilter(cfg.Filter)
+	}
 	if cfg.Reliable {
 		for _, o := range []netlink.ConnOption{netlink.BroadcastError, netlink.NoENOBUFS} {
 			if err := e.sock.conn.SetOption(o, true); err != nil {
@@ -146,6 +150,10 @@ func (e *Events) SetReadDeadline(t time.Time) error { return e.sock.conn.SetRead
 
 // PortID is the netlink port of the event socket.
 func (e *Events) PortID() uint32 { return e.sock.portID() }
+
+// FilterProblem is nil if the kernel judges all of Config.Filter, else why it
+// does not: then events pass whose addresses, at least, are refused by it.
+func (e *Events) FilterProblem() error { return e.filter }
 
 // AddSelf marks the events caused by the socket with this port id as
 // flow.Self (docs/protocol.md 6.3).
