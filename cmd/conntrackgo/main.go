@@ -55,7 +55,7 @@ func run(log *logrus.Logger) error {
 	}
 
 	syscall.Umask(0o177)
-	cfg, err := load(log, cmd.ConfigFile)
+	cfg, err := load(log, cmd)
 	if err != nil {
 		return err
 	}
@@ -68,13 +68,15 @@ func run(log *logrus.Logger) error {
 	return daemon.Run(context.Background(), cfg, log)
 }
 
-func load(log *logrus.Logger, file string) (*confparse.Config, error) {
-	cfg, warnings, err := confparse.Load(file)
+func load(log *logrus.Logger, cmd ctl.Command) (*confparse.Config, error) {
+	cfg, warnings, err := confparse.Load(cmd.ConfigFile)
 	if daemon.IsBackground() {
 		warnings = nil // its parent has said them
 	}
 	for _, w := range warnings {
-		log.Warn(w)
+		if !w.AtStart || cmd.Kind != ctl.Client {
+			log.Warn(w)
+		}
 	}
 	return cfg, err
 }

@@ -12,8 +12,16 @@ func (b *builder) errorf(pos lexer.Position, format string, args ...any) *Error 
 	return errorAt(pos, b.context()+fmt.Sprintf(format, args...))
 }
 
+// warnf warns of something that conntrackd warns its clients of, too.
 func (b *builder) warnf(pos lexer.Position, format string, args ...any) {
-	b.warnings = append(b.warnings, Warning(*b.errorf(pos, format, args...)))
+	e := b.errorf(pos, format, args...)
+	b.warnings = append(b.warnings, Warning{File: e.File, Line: e.Line, Column: e.Column, Text: e.Text})
+}
+
+// advisef warns of something that concerns who starts the daemon only.
+func (b *builder) advisef(pos lexer.Position, format string, args ...any) {
+	b.warnf(pos, format, args...)
+	b.warnings[len(b.warnings)-1].AtStart = true
 }
 
 // refuseStart keeps what CheckStart is to say.
@@ -129,7 +137,7 @@ func (b *builder) checkPath(tok lexer.Token) {
 	if b.swallow == nil {
 		b.swallow = &tok
 	}
-	b.warnf(tok.Pos, "the path is %s, with the %s: a path ends at a space, a quote or the end of the line",
+	b.advisef(tok.Pos, "the path is %s, with the %s: a path ends at a space, a quote or the end of the line",
 		quote(tok.Value), oddNames[tok.Value[i]])
 }
 

@@ -89,6 +89,8 @@ type Warning struct {
 	File         string
 	Line, Column int
 	Text         string
+	// AtStart marks what a client need not say with every request.
+	AtStart bool
 }
 
 // DefaultOverrunResync is the delay of the repair after a netlink overrun.

@@ -125,7 +125,7 @@ func openStats(b *builder, _ value) error {
 // openHelper warns once, however many sections there are.
 func openHelper(b *builder, v value) error {
 	if b.cfg.HelperSections == 0 {
-		b.warnf(v.pos, "Helper is ignored: helpers in user space are not run")
+		b.advisef(v.pos, "Helper is ignored: helpers in user space are not run")
 	}
 	b.cfg.HelperSections++
 	return nil

@@ -68,7 +68,7 @@ func (b *builder) finishScheduler() {
 	}
 	*s = Scheduler{Policy: DefaultPolicy, Priority: DefaultPriority}
 	if b.priority.Line > 0 {
-		b.warnf(b.priority, "Priority without Type does not count: the scheduler is %s, priority %d", s.Policy, s.Priority)
+		b.advisef(b.priority, "Priority without Type does not count: the scheduler is %s, priority %d", s.Policy, s.Priority)
 	}
 }
 
@@ -82,14 +82,14 @@ func (b *builder) finishSync() {
 		return
 	}
 	if n.Mode == 0 {
-		b.warnf(b.sync, "no Mode in Sync: FTFW is assumed")
+		b.advisef(b.sync, "no Mode in Sync: FTFW is assumed")
 		n.Mode = node.FTFW
 	}
 	if len(c.Links) == 0 {
 		b.refuseStart(b.sync, "no link in Sync: there must be a UDP, Multicast or TCP block")
 	}
 	if c.Socket == "" {
-		b.warnf(b.sync, "no General { UNIX { Path: no client will be able to connect")
+		b.advisef(b.sync, "no General { UNIX { Path: no client will be able to connect")
 	}
 }
 
@@ -138,12 +138,12 @@ func (b *builder) closeUnicast(l *link.Config, pos lexer.Position) {
 	}
 	switch {
 	case other(l.Peer):
-		b.warnf(pos, "destination %s is ignored in an IPv%d link: nothing will be sent", l.Peer, v)
+		b.advisef(pos, "destination %s is ignored in an IPv%d link: nothing will be sent", l.Peer, v)
 		l.Peer = netip.Addr{}
 	case !l.Peer.IsValid():
-		b.warnf(pos, "no destination address: nothing will be sent to any peer")
+		b.advisef(pos, "no destination address: nothing will be sent to any peer")
 	}
 	if l.Port == 0 {
-		b.warnf(pos, "no Port: the kernel will choose one that the peer does not know")
+		b.advisef(pos, "no Port: the kernel will choose one that the peer does not know")
 	}
 }

@@ -97,6 +97,9 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	if err == nil {
 		d.serveOthers(ctx, g)
 		log.Info("initialization completed")
+		if cfg.Sync && cfg.Node.StartupResync {
+			log.Info("resync requested") // what the node does by itself
+		}
 		err = d.ready()
 	}
 	if err == nil {

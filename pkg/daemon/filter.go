@@ -22,8 +22,11 @@ func eventConfig(cfg *confparse.Config) kernel.Config {
 	return k
 }
 
-// sayFilter logs where events are filtered.
-func (d *Daemon) sayFilter(events *kernel.Events) {
+// sayEvents logs how events come.
+func (d *Daemon) sayEvents(events *kernel.Events) {
+	if d.cfg.Kernel.Reliable {
+		d.log.Info("reliable ctnetlink event delivery is ENABLED.")
+	}
 	if !filtering(&d.cfg.Node.Filter) {
 		return
 	}

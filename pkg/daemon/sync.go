@@ -31,7 +31,7 @@ func (d *Daemon) openSync() (*syncer, error) {
 	}
 	cfg := d.cfg
 	cfg.Node.Filter.Compile() // flushKernel asks it too
-	d.sayFilter(s.events)
+	d.sayEvents(s.events)
 	for _, text := range advise(cfg) {
 		d.log.Warn(text)
 	}
