@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/node"
 )
 
-// commitBatch is the number of entries written to the kernel between two
+// commitBatch is the largest number of entries written to the kernel between two
 // visits of the node. The events they cause are read meanwhile.
 const commitBatch = 512
 
@@ -27,7 +28,8 @@ func (d *Daemon) commitExternal() {
 	defer s.commitMu.Unlock()
 	started := time.Now()
 	d.enter(func(n *node.Node, _ time.Duration) { n.BeginCommit() })
-	c := commit{d: d, flows: make([]flow.Flow, commitBatch), results: make([]kernel.Result, commitBatch)}
+	n := s.breadth()
+	c := commit{d: d, flows: make([]flow.Flow, n), known: make([]kernel.Known, n), results: make([]kernel.Result, n)}
 	for c.next() {
 	}
 	if c.cut {
@@ -45,10 +47,20 @@ func (d *Daemon) commitExternal() {
 type commit struct {
 	d                *Daemon
 	flows            []flow.Flow
+	known            []kernel.Known
 	results          []kernel.Result
 	written, refused int
 	said             int  // log lines about refused entries
 	cut              bool // the daemon ends
+}
+
+// knownAs is what the kernel's writer makes of the node's knowledge: a flow
+// known to be there is updated by one request, without asking what it is.
+var knownAs = [...]kernel.Known{
+	node.HeldUnknown: kernel.Unknown,
+	node.HeldMissing: kernel.Missing,
+	node.HeldOther:   kernel.Exists,
+	node.HeldSame:    kernel.Same,
 }
 
 // next writes a batch and reports whether there are more.
@@ -58,12 +70,19 @@ func (c *commit) next() (more bool) {
 	var done bool
 	c.d.enter(func(nd *node.Node, now time.Duration) {
 		n, done = nd.NextCommit(now, c.flows)
+		for i := range n {
+			c.known[i] = knownAs[nd.Held(&c.flows[i])]
+		}
 		c.cut = s.closed
 	})
 	if c.cut {
 		return false
 	}
-	if err := s.commit.Commit(c.flows[:n], c.results[:n]); err != nil {
+	if s.outdated.Load() {
+		clear(c.known) // the internal cache misses events
+	}
+	s.breathe(context.Background())
+	if err := s.commit.CommitKnown(c.flows[:n], c.known[:n], c.results[:n]); err != nil {
 		c.refuse(n, nil, err)
 		return !done
 	}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -65,6 +66,7 @@ type syncer struct {
 	closed bool
 
 	overrun  chan struct{} // events were lost
+	outdated atomic.Bool   // and are not made up for yet
 	resync   sync.Mutex    // one dump of the kernel's table at a time
 	commitMu sync.Mutex    // guards the commit writer
 	flushMu  sync.Mutex    // guards the flush writer

@@ -24,28 +24,21 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 	begin := func() {
 		d.enter(func(n *node.Node, _ time.Duration) { n.BeginSweep(why) })
 	}
-	batch := make([]flow.Event, 0, eventBatch)
-	feed := func() {
-		d.enter(func(n *node.Node, now time.Duration) { n.Kernel(now, batch) })
-		batch = batch[:0]
-	}
 	begin()
+	event := []flow.Event{{Op: flow.Dumped}}
 	var dumper kernel.Dumper
-	err := dumper.Dump(ctx, func(f *flow.Flow) error {
-		batch = append(batch, flow.Event{Op: flow.Dumped, Flow: *f})
-		if len(batch) == cap(batch) {
-			feed()
-		}
+	err := dumper.Pages(ctx, func(p *kernel.Page) error {
+		d.enter(func(n *node.Node, now time.Duration) {
+			for p.Next(&event[0].Flow) {
+				n.Kernel(now, event)
+			}
+		})
 		return nil
-	}, func() {
-		batch = batch[:0]
-		begin()
-	})
+	}, begin)
 	if err != nil {
 		d.enter(func(n *node.Node, _ time.Duration) { n.AbortSweep() })
 		return fmt.Errorf("read conntrack table: %w", err)
 	}
-	feed()
 	for done := false; !done; {
 		d.enter(func(n *node.Node, _ time.Duration) { done = n.EndSweep(sweepChunk) })
 	}
@@ -71,6 +64,7 @@ func (d *Daemon) repair(ctx context.Context) error {
 			return nil
 		case <-overrun:
 		}
+		d.sync.outdated.Store(true)
 		d.say(saidOverrun, func() {
 			d.log.Warn("kernel events were lost (netlink overrun), resynchronising with the conntrack table; raise NetlinkBufferSize and NetlinkBufferSizeMaxGrowth if this repeats")
 		})
@@ -79,6 +73,9 @@ func (d *Daemon) repair(ctx context.Context) error {
 		}
 		d.countResync()
 		err := d.readTable(ctx, node.Repair)
+		if err == nil {
+			d.sync.outdated.Store(false) // or about to be true again
+		}
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
@@ -134,6 +131,35 @@ func (d *Daemon) flushKernel(ctx context.Context) error {
 	s.mu.Unlock()
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
-	_, err := s.flush.Flush(ctx, func(f *flow.Flow) bool { return d.cfg.Node.Filter.Pass(f) })
+	_, err := s.flush.Flush(ctx, kernel.Flushing{
+		Filter: func(f *flow.Flow) bool { return d.cfg.Node.Filter.Pass(f) },
+		Batch:  s.breadth(),
+		Before: func() { s.breathe(ctx) },
+	})
 	return err
+}
+
+// Whoever changes many entries at once causes as many events, and faster than
+// they can be read on a busy machine. An overrun would cost a repair, which
+// does not know whose changes they were and tells the peer.
+const (
+	breathPause  = 500 * time.Microsecond // between two looks at the backlog
+	breathAtMost = time.Second            // then nobody reads, and waiting does not help
+)
+
+// breadth is how many entries may be changed at once: their events take at
+// most half of the event socket's buffer.
+func (s *syncer) breadth() int {
+	return min(max(s.events.Stats().Buffer/2/kernel.EventCost, 16), commitBatch)
+}
+
+// breathe waits until the event socket's buffer is at most a quarter full.
+func (s *syncer) breathe(ctx context.Context) {
+	for waited := time.Duration(0); waited < breathAtMost && ctx.Err() == nil; waited += breathPause {
+		used, size, err := s.events.Backlog()
+		if err != nil || used <= size/4 {
+			return
+		}
+		time.Sleep(breathPause)
+	}
 }

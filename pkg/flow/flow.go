@@ -256,27 +256,26 @@ func (f *Flow) Reply() (r Key, ok bool) {
 func (f *Flow) SetReply(r *Key) {
 	f.Has = f.Has&^HasNAT | HasReply
 	f.NAT = NAT{}
-	m, _ := f.Mirror()
-	if r.Dst != m.Dst {
+	if r.Dst != f.Src {
 		f.Has |= HasSNAT
 		f.NAT.Src = r.Dst
 	}
-	if r.Src != m.Src {
+	if r.Src != f.Dst {
 		f.Has |= HasDNAT
 		f.NAT.Dst = r.Src
 	}
 	if f.IsICMP() {
-		if r.Sport != m.Sport {
+		if r.Sport != f.Sport {
 			f.Has |= HasSPAT
 			f.NAT.Sport = r.Sport
 		}
 		return
 	}
-	if r.Dport != m.Dport {
+	if r.Dport != f.Sport {
 		f.Has |= HasSPAT
 		f.NAT.Sport = r.Dport
 	}
-	if r.Sport != m.Sport {
+	if r.Sport != f.Dport {
 		f.Has |= HasDPAT
 		f.NAT.Dport = r.Sport
 	}

@@ -121,7 +121,7 @@ func (w *Writer) begin(n int, known []Known) {
 }
 
 // knownStep is where a commit begins with a flow.
-var knownStep = [...]step{Missing: stepCreate, Same: stepChange, Other: stepRemove}
+var knownStep = [...]step{Missing: stepCreate, Exists: stepProbe, Same: stepChange}
 
 // batch takes up to batchSize flows through all their rounds.
 func (w *Writer) batch(flows []flow.Flow, results []Result) error {

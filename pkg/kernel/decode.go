@@ -57,6 +57,13 @@ func DecodeExpect(msg []byte, e *flow.Expect) error {
 // decodeTuple reads a tuple attribute into k and says what it held: HasAddr,
 // HasProto, HasPorts, HasZone.
 func decodeTuple(b []byte, k *flow.Key) (has flow.Has, err error) {
+	if decodePlainTuple(b, k) {
+		return flow.HasAddr | flow.HasProto | flow.HasPorts, nil
+	}
+	return decodeAnyTuple(b, k)
+}
+
+func decodeAnyTuple(b []byte, k *flow.Key) (has flow.Has, err error) {
 	for {
 		t, v, rest, ok := nextAttr(b)
 		if !ok {
@@ -84,6 +91,65 @@ func decodeTuple(b []byte, k *flow.Key) (has flow.Has, err error) {
 		return has, errCut
 	}
 	return has, nil
+}
+
+// A plain tuple is what the kernel writes for protocols with ports, nothing
+// more and in this order. plain4 and plain6 are the headers of its attributes
+// as 32-bit words of the machine.
+var (
+	plain4 = [...]uint32{attrWord(nlaNested|ctaTupleIP, 16), attrWord(ctaIPv4Src, 4), attrWord(ctaIPv4Dst, 4)}
+	plain6 = [...]uint32{attrWord(nlaNested|ctaTupleIP, 40), attrWord(ctaIPv6Src, 16), attrWord(ctaIPv6Dst, 16)}
+
+	plainProto = [...]uint32{attrWord(nlaNested|ctaTupleProto, 24),
+		attrWord(ctaProtoNum, 1), attrWord(ctaProtoSrcPort, 2), attrWord(ctaProtoDstPort, 2)}
+)
+
+const (
+	plainSize4 = 48 // of a plain tuple without its own header
+	plainSize6 = 72
+)
+
+// attrWord is the header of an attribute with size bytes of payload.
+func attrWord(t attr, size int) uint32 {
+	var b [nlattrLen]byte
+	binary.NativeEndian.PutUint16(b[:], uint16(nlattrLen+size))
+	binary.NativeEndian.PutUint16(b[2:], uint16(t))
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+// decodePlainTuple reads a plain tuple into k; false: it is not one, and k is
+// as it was. Nearly all tuples are, and it takes a fifth of the time.
+func decodePlainTuple(b []byte, k *flow.Key) bool {
+	word := binary.NativeEndian.Uint32
+	switch {
+	case len(b) == plainSize4 && k.Family != flow.IPv6:
+		if word(b) != plain4[0] || word(b[4:]) != plain4[1] || word(b[12:]) != plain4[2] || !decodePlainProto(b[20:], k) {
+			return false
+		}
+		k.Family = flow.IPv4
+		copy(k.Src[:4], b[8:])
+		copy(k.Dst[:4], b[16:])
+		return true
+	case len(b) == plainSize6 && k.Family != flow.IPv4:
+		if word(b) != plain6[0] || word(b[4:]) != plain6[1] || word(b[24:]) != plain6[2] || !decodePlainProto(b[44:], k) {
+			return false
+		}
+		k.Family = flow.IPv6
+		copy(k.Src[:], b[8:])
+		copy(k.Dst[:], b[28:])
+		return true
+	}
+	return false
+}
+
+func decodePlainProto(b []byte, k *flow.Key) bool {
+	word := binary.NativeEndian.Uint32
+	_ = b[27]
+	if word(b) != plainProto[0] || word(b[4:]) != plainProto[1] || word(b[12:]) != plainProto[2] || word(b[20:]) != plainProto[3] {
+		return false
+	}
+	k.Proto, k.Sport, k.Dport = b[8], be16(b[16:]), be16(b[24:])
+	return true
 }
 
 func decodeIP(b []byte, k *flow.Key) (flow.Has, error) {

@@ -476,3 +476,50 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// TestPlainTuple decodes every tuple of the corpus both ways, cut short and
+// with each of its bytes changed: the short way reads what the long one does,
+// or leaves it alone.
+func TestPlainTuple(t *testing.T) {
+	plain, all := 0, 0
+	compare := func(b []byte, family uint8) (taken bool) {
+		short, long := flow.Key{Family: family}, flow.Key{Family: family}
+		taken = decodePlainTuple(b, &short)
+		if !taken {
+			if short != (flow.Key{Family: family}) {
+				t.Fatalf("%x: not taken, but %+v", b, short)
+			}
+			return false
+		}
+		has, err := decodeAnyTuple(b, &long)
+		if err != nil || short != long || has != flow.HasAddr|flow.HasProto|flow.HasPorts {
+			t.Fatalf("%x: %+v, the long way %+v with %x, %v", b, short, long, has, err)
+		}
+		return true
+	}
+	for _, scene := range corpus(t) {
+		for _, m := range messages(t, scene) {
+			if isExpect(&m) {
+				continue
+			}
+			for _, which := range []attr{ctaTupleOrig, ctaTupleReply} {
+				b := slices.Clone(find(m.body[nfgenLen:], which))
+				all++
+				if compare(b, 0) {
+					plain++
+				}
+				compare(b, flow.IPv4)
+				compare(b, flow.IPv6)
+				compare(b[:len(b)-1], 0)
+				for i := range b {
+					b[i] ^= 0x41
+					compare(b, 0)
+					b[i] ^= 0x41
+				}
+			}
+		}
+	}
+	if plain < all/2 || plain == all {
+		t.Errorf("%d of %d tuples are plain", plain, all)
+	}
+}

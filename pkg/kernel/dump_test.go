@@ -119,7 +119,7 @@ func TestDumpMemory(t *testing.T) {
 	if mallocs := after.Mallocs - before.Mallocs; mallocs > 300 {
 		t.Errorf("%d allocations for %d entries", mallocs, n)
 	}
-	if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 256<<10 {
+	if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 320<<10 {
 		t.Errorf("%d bytes for %d entries", bytes, n)
 	}
 }
@@ -183,20 +183,65 @@ func TestDumpParser(t *testing.T) {
 		{"failed at the end", [][]byte{entry(0), end(unix.NLMSG_DONE, 0, -int32(unix.ENOMEM))}, 1, false, true, unix.ENOMEM},
 	} {
 		entries := 0
-		p := dumpParser{seq: seq, pid: pid, each: func(*message) error { entries++; return nil }}
+		p := dumpParser{seq: seq, pid: pid}
+		count := func(p *dumpParser) error {
+			for p.next() {
+				entries++
+			}
+			return nil
+		}
 		var err error
 		for _, d := range c.datagrams {
 			if err == nil {
-				err = p.datagram(d)
+				err = p.datagram(d, count)
 			}
 		}
 		if entries != c.entries || p.torn != c.torn || p.done != c.done || !errors.Is(err, c.err) {
 			t.Errorf("%s: %d entries, torn %v, done %v, error %v", c.name, entries, p.torn, p.done, err)
 		}
 	}
-	p := dumpParser{each: func(*message) error { return nil }}
-	if err := p.datagram(make([]byte, 20)); err == nil {
+	p := dumpParser{}
+	if err := p.datagram(make([]byte, 20), func(*dumpParser) error { return nil }); err == nil {
 		t.Error("accepted a datagram without a message")
+	}
+}
+
+// TestDumpPagesUnread takes one entry of each page: the dump ends all the same.
+func TestDumpPagesUnread(t *testing.T) {
+	ownNetNS(t)
+	apply(t, openWriter(t, WriterConfig{}).Commit, udpFlows(2000))
+	var d Dumper
+	var f flow.Flow
+	pages := 0
+	err := d.Pages(context.Background(), func(p *Page) error {
+		if p.Next(&f) {
+			pages++
+		}
+		return nil
+	}, nil)
+	if err != nil || pages < 5 || d.Stats.Entries != uint64(pages) {
+		t.Errorf("%d pages, %+v, %v", pages, d.Stats, err)
+	}
+}
+
+// TestDumpEndsItsReader ends dumps early and whole: no goroutine is left.
+func TestDumpEndsItsReader(t *testing.T) {
+	ownNetNS(t)
+	apply(t, openWriter(t, WriterConfig{}).Commit, udpFlows(3000))
+	before := runtime.NumGoroutine()
+	stop := errors.New("enough")
+	for i := range 50 {
+		if err := Dump(context.Background(), func(*flow.Flow) error {
+			if i%2 == 0 {
+				return stop
+			}
+			return nil
+		}); i%2 == 0 && !errors.Is(err, stop) || i%2 == 1 && err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := runtime.NumGoroutine(); after > before {
+		t.Errorf("%d goroutines, %d before", after, before)
 	}
 }
 

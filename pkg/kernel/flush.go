@@ -11,8 +11,18 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 )
 
-// Flush deletes every flow of the table for which filter says true (nil: every
-// flow) and returns how many it deleted. Each is deleted by its ID, so that a
+// Flushing says what Flush deletes and how.
+type Flushing struct {
+	// Filter says which flows go. Nil: all.
+	Filter func(*flow.Flow) bool
+	// Batch is how many are deleted at once at most, for each causes an event
+	// that somebody reads. Zero: 256.
+	Batch int
+	// Before is called before each batch. Nil: nothing is.
+	Before func()
+}
+
+// Flush deletes flows and returns how many it deleted. Each is deleted by its ID, so that a
 // connection that reuses the addresses meanwhile is spared (as far as the
 // kernel's IDs tell: it derives them from tuple and memory address). The table is read
 // while it is emptied; memory is one batch. Flows that the kernel refuses to
@@ -20,8 +30,11 @@ import (
 //
 // The dump runs in the network namespace of the calling thread, which must be
 // the writer's.
-func (w *Writer) Flush(ctx context.Context, filter func(*flow.Flow) bool) (n int, err error) {
-	s := &sweep{w: w, filter: filter, flows: make([]flow.Flow, 0, batchSize), results: make([]Result, batchSize)}
+func (w *Writer) Flush(ctx context.Context, f Flushing) (n int, err error) {
+	if f.Batch <= 0 || f.Batch > batchSize {
+		f.Batch = batchSize
+	}
+	s := &sweep{w: w, Flushing: f, flows: make([]flow.Flow, 0, f.Batch), results: make([]Result, f.Batch)}
 	err = Dump(ctx, s.see)
 	if e := s.delete(); err == nil {
 		err = e
@@ -37,8 +50,8 @@ func (w *Writer) Flush(ctx context.Context, filter func(*flow.Flow) bool) (n int
 
 // sweep is one run of Flush.
 type sweep struct {
+	Flushing
 	w       *Writer
-	filter  func(*flow.Flow) bool
 	flows   []flow.Flow
 	results []Result
 	deleted int
@@ -47,7 +60,7 @@ type sweep struct {
 }
 
 func (s *sweep) see(f *flow.Flow) error {
-	if s.filter != nil && !s.filter(f) {
+	if s.Filter != nil && !s.Filter(f) {
 		return nil
 	}
 	s.flows = append(s.flows, *f)
@@ -58,6 +71,9 @@ func (s *sweep) see(f *flow.Flow) error {
 }
 
 func (s *sweep) delete() error {
+	if s.Before != nil {
+		s.Before()
+	}
 	err := s.w.Delete(s.flows, s.results)
 	for _, r := range s.results[:len(s.flows)] {
 		switch r.Outcome {

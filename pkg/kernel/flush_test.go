@@ -16,20 +16,27 @@ func TestFlush(t *testing.T) {
 	}
 	commit(t, w, Created, flows...)
 
-	udp := 0
+	udp, batches := 0, 0
 	for i := range flows {
 		if flows[i].Proto == flow.ProtoUDP {
 			udp++
 		}
 	}
-	n, err := w.Flush(context.Background(), func(f *flow.Flow) bool { return f.Proto != flow.ProtoUDP })
+	n, err := w.Flush(context.Background(), Flushing{
+		Filter: func(f *flow.Flow) bool { return f.Proto != flow.ProtoUDP },
+		Batch:  5,
+		Before: func() { batches++ },
+	})
 	if err != nil || n != len(flows)-udp {
 		t.Errorf("flushed %d, %v, want %d", n, err, len(flows)-udp)
+	}
+	if want := (n + 4) / 5; batches < want || batches > want+1 {
+		t.Errorf("%d batches of 5 for %d flows", batches, n)
 	}
 	if left := len(table(t)); left != udp {
 		t.Errorf("%d flows left, want %d", left, udp)
 	}
-	if n, err := w.Flush(context.Background(), nil); err != nil || n != udp {
+	if n, err := w.Flush(context.Background(), Flushing{}); err != nil || n != udp {
 		t.Errorf("flushed %d, %v, want %d", n, err, udp)
 	}
 	if left := len(table(t)); left != 0 {
@@ -37,7 +44,7 @@ func TestFlush(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := w.Flush(ctx, nil); err == nil {
+	if _, err := w.Flush(ctx, Flushing{}); err == nil {
 		t.Error("flush went on after its context ended")
 	}
 }

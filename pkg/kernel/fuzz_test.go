@@ -124,7 +124,7 @@ func FuzzDatagram(f *testing.F) {
 			}
 			rest = next
 		}
-		p := dumpParser{each: func(*message) error { return nil }}
-		_ = p.datagram(b)
+		p := dumpParser{}
+		_ = p.datagram(b, func(*dumpParser) error { return nil })
 	})
 }

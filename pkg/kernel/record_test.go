@@ -218,8 +218,10 @@ func collect(t *testing.T, e *Events) (out []byte) {
 // rawDump returns the entries of a dump as they came.
 func rawDump(t *testing.T, request uint16) (out []byte) {
 	t.Helper()
-	if _, err := dumpOnce(context.Background(), request, func(m *message) error {
-		out = append(out, frame(m)...)
+	if _, err := dumpOnce(context.Background(), request, func(p *dumpParser) error {
+		for p.next() {
+			out = append(out, frame(&p.cur)...)
+		}
 		return nil
 	}); err != nil {
 		t.Fatal(err)

@@ -141,20 +141,21 @@ func (w *Writer) Commit(flows []flow.Flow, results []Result) error {
 // Known is what the caller of CommitKnown believes about a flow.
 type Known uint8
 
-// The beliefs. Same: an entry with these very tuples exists, and it has no
-// labels unless the flow has. Other: the original tuple exists with another
-// reply tuple.
+// The beliefs. Exists: something has the original tuple, with whatever reply
+// tuple. Same: an entry with these very tuples exists, and it has no labels
+// unless the flow has.
 const (
 	Unknown Known = iota
 	Missing
+	Exists
 	Same
-	Other
 )
 
 // CommitKnown is Commit for a caller that follows the table and knows for the
 // most part what is in it: each flow then takes one request and, if it goes
-// well, no answer. A wrong Missing or Other costs another request; a wrong Same
-// leaves an existing entry with its translation. known[i] is about flows[i].
+// well, no answer. A wrong Missing or Exists costs another request; a wrong
+// Same leaves an existing entry with its translation. Nothing is deleted by
+// belief alone. known[i] is about flows[i].
 func (w *Writer) CommitKnown(flows []flow.Flow, known []Known, results []Result) error {
 	return w.apply(flows, known, results, kindCommit)
 }

@@ -203,12 +203,15 @@ func tcpFlags(t *testing.T) map[uint16][2]uint8 {
 	t.Helper()
 	all := map[uint16][2]uint8{}
 	var f flow.Flow
-	err := new(Dumper).run(context.Background(), msgCtGet, nil, func(m *message) error {
-		if err := DecodeFlow(m.body, &f); err != nil {
-			return err
+	err := new(Dumper).run(context.Background(), msgCtGet, nil, func(p *dumpParser) error {
+		for p.next() {
+			body := p.cur.body
+			if err := DecodeFlow(body, &f); err != nil {
+				return err
+			}
+			tcp := find(find(body[nfgenLen:], ctaProtoinfo), ctaProtoinfoTCP)
+			all[f.Sport] = [2]uint8{find(tcp, ctaTCPFlagsOrig)[0], find(tcp, ctaTCPFlagsRepl)[0]}
 		}
-		tcp := find(find(m.body[nfgenLen:], ctaProtoinfo), ctaProtoinfoTCP)
-		all[f.Sport] = [2]uint8{find(tcp, ctaTCPFlagsOrig)[0], find(tcp, ctaTCPFlagsRepl)[0]}
 		return nil
 	})
 	if err != nil {

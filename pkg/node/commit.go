@@ -57,6 +57,40 @@ func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, don
 	return filled, true
 }
 
+// Held is what the internal cache says of the kernel's entry of a flow.
+type Held uint8
+
+// What it may say. HeldUnknown: the cache is no mirror of it, for the filter is
+// against the flow or the table is being read. HeldSame: both tuples are the
+// flow's, and there are no labels that the flow has not.
+const (
+	HeldUnknown Held = iota
+	HeldMissing
+	HeldOther
+	HeldSame
+)
+
+// Held tells how the kernel is to be asked for a flow of the external cache.
+// The cache follows the kernel by some events, so it is a belief, not a fact.
+func (n *Node) Held(f *flow.Flow) Held {
+	if n.sweep.active || !n.cfg.Filter.Pass(f) {
+		return HeldUnknown
+	}
+	s := n.internal
+	r := s.lookup(&f.Key)
+	if r == none || s.dead(r) {
+		return HeldMissing
+	}
+	g := &n.scratch
+	s.load(r, g)
+	there, _ := g.Reply()
+	wanted, _ := f.Reply()
+	if there != wanted || g.Has.Has(flow.HasLabels) && !f.Has.Has(flow.HasLabels) {
+		return HeldOther
+	}
+	return HeldSame
+}
+
 // fallbackTimeout is given to a flow whose timeout is not known or has run
 // out, in seconds.
 const fallbackTimeout = 60

@@ -17,9 +17,9 @@ func (s *store) load(r ref, f *flow.Flow) {
 		copy(f.Dst[:], k.dst[:])
 		f.Sport, f.Dport, f.Zone = k.sport, k.dport, k.zone
 		f.Proto, f.Family = k.proto, flow.IPv4
-		copy(f.NAT.Src[:], e.natSrc[:])
-		copy(f.NAT.Dst[:], e.natDst[:])
-		f.NAT.Sport, f.NAT.Dport = e.natSport, e.natDport
+		copy(f.NAT.Src[:], e.nat.src[:])
+		copy(f.NAT.Dst[:], e.nat.dst[:])
+		f.NAT.Sport, f.NAT.Dport = e.nat.sport, e.nat.dport
 		c = &e.common
 	}
 	f.Has = flow.Has(c.has)
@@ -42,9 +42,7 @@ func (s *store) save(r ref, f *flow.Flow) {
 		rare = rare || f.Has.Any(flow.HasNAT)
 	} else {
 		_, e := s.v4.At(r.id())
-		copy(e.natSrc[:], f.NAT.Src[:4])
-		copy(e.natDst[:], f.NAT.Dst[:4])
-		e.natSport, e.natDport = f.NAT.Sport, f.NAT.Dport
+		e.nat = packNAT4(&f.NAT)
 		c = &e.common
 	}
 	c.has = uint32(f.Has & kept)
@@ -92,6 +90,9 @@ func (s *store) merge(r ref, src, scratch *flow.Flow) bool {
 // dump mentions everything, so a mark that is not there is zero. It reports
 // whether anything that travels changed, but for the timeout.
 func (s *store) correct(r ref, f, scratch *flow.Flow) bool {
+	if c := s.common(r); c.rare == 0 && !f.Has.Any(inRare) && !(r.is6() && f.Has.Any(flow.HasNAT)) {
+		return s.correctPlain(r, f)
+	}
 	s.load(r, scratch)
 	before := *scratch
 	s.save(r, f)
@@ -101,6 +102,24 @@ func (s *store) correct(r ref, f, scratch *flow.Flow) bool {
 		g.Timeout, g.ID, g.Start, g.Stop = 0, 0, 0, 0
 	}
 	return before != *scratch
+}
+
+// correctPlain is correct for an entry that neither has nor gets anything
+// rare.
+func (s *store) correctPlain(r ref, f *flow.Flow) (changed bool) {
+	c := s.common(r)
+	before := *c
+	if r.is6() {
+		s.save(r, f)
+	} else {
+		_, e := s.v4.At(r.id())
+		nat := e.nat
+		s.save(r, f)
+		changed = nat != e.nat
+	}
+	const own = flow.HasTimeout | flow.HasID
+	return changed || (c.has^before.has)&^uint32(own) != 0 || c.status != before.status ||
+		c.mark != before.mark || c.state != before.state || c.wscale != before.wscale
 }
 
 // succeeded reports whether f is another flow of the same tuple, whose
@@ -151,15 +170,15 @@ func (e *entry4) mergeNAT(src *flow.Flow) {
 		e.has &^= uint32(flow.HasNAT)
 	}
 	if all || src.Has.Has(flow.HasSNAT) {
-		copy(e.natSrc[:], src.NAT.Src[:4])
+		copy(e.nat.src[:], src.NAT.Src[:4])
 	}
 	if all || src.Has.Has(flow.HasDNAT) {
-		copy(e.natDst[:], src.NAT.Dst[:4])
+		copy(e.nat.dst[:], src.NAT.Dst[:4])
 	}
 	if all || src.Has.Has(flow.HasSPAT) {
-		e.natSport = src.NAT.Sport
+		e.nat.sport = src.NAT.Sport
 	}
 	if all || src.Has.Has(flow.HasDPAT) {
-		e.natDport = src.NAT.Dport
+		e.nat.dport = src.NAT.Dport
 	}
 }

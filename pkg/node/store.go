@@ -43,9 +43,13 @@ type key6 struct {
 // entry4 with its key fills one cache line: on a firewall that translates,
 // nearly every IPv4 flow has NAT. IPv6 NAT is rare and lives with the rare.
 type entry4 struct {
-	natSrc, natDst     [4]byte
-	natSport, natDport uint16
+	nat nat4
 	common
+}
+
+type nat4 struct {
+	src, dst     [4]byte
+	sport, dport uint16
 }
 
 type entry6 struct {
@@ -120,6 +124,13 @@ func packKey4(k *flow.Key) key4 {
 
 func packKey6(k *flow.Key) key6 {
 	return key6{src: k.Src, dst: k.Dst, sport: k.Sport, dport: k.Dport, zone: k.Zone, proto: k.Proto}
+}
+
+func packNAT4(n *flow.NAT) (p nat4) {
+	copy(p.src[:], n.Src[:4])
+	copy(p.dst[:], n.Dst[:4])
+	p.sport, p.dport = n.Sport, n.Dport
+	return p
 }
 
 // lookup finds the entry of a key, dead ones included.

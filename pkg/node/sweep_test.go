@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
@@ -132,4 +133,53 @@ func TestRepairAfterRefreshTellsWhatWasLost(t *testing.T) {
 	if got := snapshot(p.b.external)[tcp(1, 0).Key].State; got != 3 {
 		t.Errorf("the peer has flow 1 in state %d", got)
 	}
+}
+
+// TestCorrectPlain corrects entries the short way and the long one.
+func TestCorrectPlain(t *testing.T) {
+	families(t, func(t *testing.T, family uint8) {
+		r := rand.New(rand.NewPCG(7, uint64(family)))
+		short, long := testStore(1<<20), testStore(1<<20)
+		plain := func() flow.Flow {
+			f := randomFlow(r, family)
+			for f.Has.Any(inRare) || family == flow.IPv6 && f.Has.Any(flow.HasNAT) {
+				f = randomFlow(r, family)
+			}
+			return f
+		}
+		var scratch, a, b flow.Flow
+		same := 0
+		for i := range 4000 {
+			first, then := plain(), plain()
+			if i%2 == 0 { // differ in little or nothing
+				then = first
+				then.Timeout, then.ID = r.Uint32(), r.Uint32()
+				then.Has |= flow.HasTimeout | flow.HasID
+				if i%4 == 0 {
+					then.Mark, then.Has = 77, then.Has|flow.HasMark
+				}
+			}
+			then.Key = first.Key
+			r1, _ := short.put(&first.Key)
+			r2, _ := long.put(&first.Key)
+			short.save(r1, &first)
+			long.save(r2, &first)
+			long.common(r2).rare = long.rare.alloc() // which makes it go the long way
+			changed := short.correct(r1, &then, &scratch)
+			if want := long.correct(r2, &then, &scratch); changed != want {
+				t.Fatalf("changed %v, the long way %v: %+v to %+v", changed, want, first, then)
+			}
+			if !changed {
+				same++
+			}
+			short.load(r1, &a)
+			long.load(r2, &b)
+			if a != b {
+				t.Fatalf("%+v, the long way %+v", a, b)
+			}
+		}
+		if same < 500 || same > 1500 {
+			t.Errorf("%d of 4000 were the same", same)
+		}
+	})
 }
