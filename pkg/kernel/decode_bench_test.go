@@ -3,7 +3,6 @@ package kernel
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 )
@@ -36,9 +35,6 @@ func BenchmarkDecode(b *testing.B) {
 func BenchmarkRead(b *testing.B) {
 	ownNetNS(b)
 	e := openEvents(b, Config{BufferSize: 64 << 20, BufferMaxGrowth: 64 << 20})
-	if err := e.SetReadDeadline(time.Time{}); err != nil {
-		b.Fatal(err)
-	}
 	w := openWriter(b, WriterConfig{})
 	flows := udpFlows(5000)
 	dst := make([]flow.Event, 128)
@@ -53,6 +49,7 @@ func BenchmarkRead(b *testing.B) {
 		apply(b, write, flows)
 		b.StartTimer()
 		for got := 0; got < len(flows); {
+			await(b, e)
 			k, err := e.Read(dst)
 			if err != nil {
 				b.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/mdlayher/netlink"
@@ -34,10 +33,11 @@ var (
 	ExpectGroups = []Group{GroupExpectNew, GroupExpectUpdate, GroupExpectDestroy}
 )
 
-// An event is far below a page; the room is for kernels with more to say.
+// An event takes some hundred bytes; the rest of the page is for kernels with
+// more to say.
 const (
-	eventBatch  = 32
-	eventBuffer = 8 << 10
+	eventBatch  = 64
+	eventBuffer = 4 << 10
 )
 
 // ErrOverrun says that the kernel could not queue events because the receive
@@ -79,8 +79,8 @@ type EventStats struct {
 	Buffer    int    // receive buffer, bytes
 }
 
-// Events is the event socket. One goroutine reads; Close, AddSelf, RemoveSelf,
-// SetReadDeadline and Stats may be called from others.
+// Events is the event socket. One goroutine reads, and never waits: FD is for
+// whoever waits. Close, AddSelf, RemoveSelf and Stats may be called from others.
 type Events struct {
 	sock    *socket
 	rx      *receiver
@@ -106,7 +106,11 @@ func OpenEvents(cfg Config, groups ...Group) (*Events, error) {
 	}
 	e := &Events{sock: s, rx: newReceiver(s, eventBatch, eventBuffer), maxGrow: cfg.BufferMaxGrowth}
 	e.self.Store(new([]uint32))
-	if err := e.prepare(cfg, groups); err != nil {
+	err = e.prepare(cfg, groups)
+	if err == nil {
+		err = s.unpoll()
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return e, nil
@@ -141,12 +145,15 @@ func (e *Events) prepare(cfg Config, groups []Group) (err error) {
 	return nil
 }
 
-// Close ends a Read in progress with os.ErrClosed.
+// Close gives the socket back. Read says os.ErrClosed from then on.
 func (e *Events) Close() error { return e.sock.Close() }
 
-// SetReadDeadline makes Read give up with os.ErrDeadlineExceeded at t, at
-// once if t has passed. The zero time means never.
-func (e *Events) SetReadDeadline(t time.Time) error { return e.sock.conn.SetReadDeadline(t) }
+// FD is the descriptor to wait on: it is readable when the kernel has queued
+// something since Read last came back with nothing. It belongs to e.
+func (e *Events) FD() (fd int) {
+	_ = e.sock.control(func(n int) error { fd = n; return nil })
+	return fd
+}
 
 // PortID is the netlink port of the event socket.
 func (e *Events) PortID() uint32 { return e.sock.portID() }
@@ -190,33 +197,23 @@ func (e *Events) Stats() EventStats {
 	return s
 }
 
-// Read waits until there are events and fills dst with what is queued, in the
-// kernel's order. What does not fit is kept for the next call. The events own
-// their memory. n may be positive together with an error, and zero without one
-// if only expectation events came.
+// Read fills dst with what is queued, in the kernel's order, and never waits:
+// nothing there is zero events and no error. n < len(dst) says that the socket
+// was read empty. The events own their memory. n may be positive together with
+// an error, and zero without one if only expectation events came.
 //
-// Errors: *OverrunError (go on reading), os.ErrDeadlineExceeded, os.ErrClosed.
-func (e *Events) Read(dst []flow.Event) (n int, err error) { return e.read(dst, true) }
-
-// TryRead is Read without waiting: zero events and no error if none is there.
-func (e *Events) TryRead(dst []flow.Event) (n int, err error) { return e.read(dst, false) }
-
-// Expects returns the expectation events of the last Read or TryRead, valid
-// until the next. All of them are younger than the masters they name.
-func (e *Events) Expects() []ExpectEvent { return e.expects }
-
-func (e *Events) read(dst []flow.Event, wait bool) (n int, err error) {
+// Errors: *OverrunError (go on reading), os.ErrClosed.
+func (e *Events) Read(dst []flow.Event) (n int, err error) {
 	e.expects = e.expects[:0]
 	for err == nil {
 		n += e.decode(dst[n:])
 		if n == len(dst) || len(e.expects) >= len(dst) {
 			break
 		}
-		got := n+len(e.expects) > 0
-		if got && e.rx.count > 0 && e.rx.drained() {
+		if n+len(e.expects) > 0 && e.rx.count > 0 && e.rx.drained() {
 			break
 		}
-		err = e.receive(wait && !got)
+		err = e.receive()
 		if errors.Is(err, unix.EAGAIN) {
 			err = nil
 			break
@@ -228,11 +225,15 @@ func (e *Events) read(dst []flow.Event, wait bool) (n int, err error) {
 	return n, err
 }
 
+// Expects returns the expectation events of the last Read, valid
+// until the next. All of them are younger than the masters they name.
+func (e *Events) Expects() []ExpectEvent { return e.expects }
+
 // receive takes the next batch off the socket.
-func (e *Events) receive(wait bool) error {
-	err := e.rx.receive(wait)
+func (e *Events) receive() error {
+	err := e.rx.receive(false)
 	switch {
-	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
+	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, os.ErrClosed):
 		return err
 	case errors.Is(err, unix.ENOBUFS):
 		return e.overrun()

@@ -12,8 +12,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 )
 
-// openEvents subscribes, and gives reads ten seconds so that a missing event
-// fails the test.
+// openEvents subscribes.
 func openEvents(t testing.TB, cfg Config, groups ...Group) *Events {
 	t.Helper()
 	if len(groups) == 0 {
@@ -24,10 +23,23 @@ func openEvents(t testing.TB, cfg Config, groups ...Group) *Events {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.Close() })
-	if err := e.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	return e
+}
+
+// await waits until there is something to read, and ten seconds at most.
+func await(t testing.TB, e *Events) {
+	t.Helper()
+	p := []unix.PollFd{{Fd: int32(e.FD()), Events: unix.POLLIN}}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		n, err := unix.Poll(p, int(time.Until(deadline).Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case n != 1 || err != nil:
+			t.Fatalf("no event in ten seconds: %v", err)
+		default:
+			return
+		}
+	}
 }
 
 // udpFlows are n flows that differ in their source port.
@@ -60,6 +72,7 @@ func readN(t testing.TB, e *Events, n int) (all []flow.Event) {
 	t.Helper()
 	dst := make([]flow.Event, 50)
 	for len(all) < n {
+		await(t, e)
 		got, err := e.Read(dst)
 		if err != nil {
 			t.Fatalf("after %d of %d events: %v", len(all), n, err)
@@ -130,26 +143,23 @@ func TestEventsKeepLeftovers(t *testing.T) {
 			next++
 		}
 	}
-	if got, err := e.TryRead(make([]flow.Event, 8)); got != 0 || err != nil {
-		t.Errorf("TryRead of nothing: %d, %v", got, err)
+	if got, err := e.Read(make([]flow.Event, 8)); got != 0 || err != nil {
+		t.Errorf("Read of nothing: %d, %v", got, err)
 	}
 	if s := e.Stats(); s.Received != n {
 		t.Errorf("%+v", s)
 	}
 }
 
-func TestTryReadTakesWhatIsThere(t *testing.T) {
+func TestReadTakesWhatIsThere(t *testing.T) {
 	ownNetNS(t)
 	e := openEvents(t, Config{})
 	w := openWriter(t, WriterConfig{})
-	if err := e.SetReadDeadline(time.Unix(1, 0)); err != nil { // must not matter
-		t.Fatal(err)
-	}
 	apply(t, w.Commit, udpFlows(40))
 	dst := make([]flow.Event, 100)
 	total := 0
 	for range 3 {
-		n, err := e.TryRead(dst)
+		n, err := e.Read(dst)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,49 +173,20 @@ func TestTryReadTakesWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestReadDeadline(t *testing.T) {
+func TestClosed(t *testing.T) {
 	ownNetNS(t)
 	e := openEvents(t, Config{})
-	if err := e.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := e.Read(make([]flow.Event, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("%d, %v", n, err)
-	}
-	if err := e.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	apply(t, openWriter(t, WriterConfig{}).Commit, udpFlows(1))
-	readN(t, e, 1)
-}
-
-func TestCloseEndsRead(t *testing.T) {
-	ownNetNS(t)
-	e := openEvents(t, Config{})
-	done := make(chan error)
-	started := make(chan struct{})
-	go func() {
-		close(started)
-		_, err := e.Read(make([]flow.Event, 1))
-		done <- err
-	}()
-	<-started
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err := <-done:
-		if !errors.Is(err, os.ErrClosed) {
-			t.Errorf("Read ended with %v", err)
-		}
-	case <-time.After(5 * time.Second):
-		t.Fatal("Read still waits after Close")
-	}
-	if _, err := e.TryRead(make([]flow.Event, 1)); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("TryRead after Close: %v", err)
+	if _, err := e.Read(make([]flow.Event, 1)); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Read after Close: %v", err)
 	}
 	if err := e.Close(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("second Close: %v", err)
+	}
+	if s := e.Stats(); s.Failed != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -257,7 +238,7 @@ func drain(t *testing.T, e *Events) (overrun *OverrunError, events int) {
 	t.Helper()
 	dst := make([]flow.Event, 64)
 	for {
-		n, err := e.TryRead(dst)
+		n, err := e.Read(dst)
 		events += n
 		switch {
 		case errors.Is(err, ErrOverrun):
@@ -307,14 +288,14 @@ func TestExpectEvents(t *testing.T) {
 	}
 	whole := frame(&m)
 	fake(e, append(slices.Clone(whole), whole...), whole)
-	if n, err := e.TryRead(make([]flow.Event, 4)); n != 0 || err != nil {
+	if n, err := e.Read(make([]flow.Event, 4)); n != 0 || err != nil {
 		t.Fatal(n, err)
 	}
 	got := e.Expects()
 	if len(got) != 3 || got[0].Op != flow.New || got[2].Expect.Tuple.Dport != 40020 {
 		t.Errorf("%+v", got)
 	}
-	if _, err := e.TryRead(make([]flow.Event, 4)); err != nil || len(e.Expects()) != 0 {
+	if _, err := e.Read(make([]flow.Event, 4)); err != nil || len(e.Expects()) != 0 {
 		t.Errorf("still there in the next read: %v, %v", e.Expects(), err)
 	}
 }
@@ -345,7 +326,7 @@ func TestOddDatagrams(t *testing.T) {
 	dst := make([]flow.Event, 2)
 	total := 0
 	for {
-		n, err := e.TryRead(dst)
+		n, err := e.Read(dst)
 		if err != nil {
 			t.Fatal(err)
 		}

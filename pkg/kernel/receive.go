@@ -63,7 +63,7 @@ func (r *receiver) receive(wait bool) error {
 	} else {
 		err = r.sock.raw.Control(r.controlFn)
 	}
-	runtime.KeepAlive(r.sock.conn)
+	runtime.KeepAlive(r.sock.owner)
 	if err != nil {
 		return r.sock.wrap(err)
 	}
@@ -75,7 +75,8 @@ func (r *receiver) receive(wait bool) error {
 
 func (r *receiver) recvmmsg(fd uintptr) {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
+		// It never blocks: the scheduler need not know.
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
 			uintptr(len(r.hdrs)), unix.MSG_DONTWAIT, 0, 0)
 		if errno == unix.EINTR {
 			continue

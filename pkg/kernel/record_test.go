@@ -189,11 +189,9 @@ func recordOne(t *testing.T, s scenario) (out []byte) {
 func collect(t *testing.T, e *Events) (out []byte) {
 	conntrack(t, "-I -p 253 -s 192.0.2.1 -d 192.0.2.2 -t 100")
 	conntrack(t, "-D -p 253")
-	if err := e.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	for {
-		if err := e.rx.receive(true); err != nil {
+		await(t, e)
+		if err := e.rx.receive(false); err != nil {
 			t.Fatal(err)
 		}
 		for e.rx.more() {

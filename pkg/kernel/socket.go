@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -13,11 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is one netlink socket read with raw system calls. The Conn owns the
-// descriptor: whoever uses raw keeps the Conn reachable.
+// socket is one netlink socket read with raw system calls. The owner has the
+// descriptor, a *netlink.Conn until unpoll: whoever uses raw keeps it reachable.
 type socket struct {
-	conn   *netlink.Conn
+	conn   *netlink.Conn // nil after unpoll
+	owner  io.Closer
 	raw    syscall.RawConn
+	pid    uint32
 	closed atomic.Bool
 }
 
@@ -31,7 +34,38 @@ func dial() (*socket, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("get netlink descriptor: %w", err), conn.Close())
 	}
-	return &socket{conn: conn, raw: raw}, nil
+	return &socket{conn: conn, owner: conn, raw: raw, pid: conn.PID()}, nil
+}
+
+// unpoll moves the socket to a descriptor that Go's poller does not know: an
+// event for a descriptor in the poller wakes a thread of the runtime, whether
+// or not anybody waits for it.
+func (s *socket) unpoll() error {
+	dup := -1
+	err := s.control(func(fd int) (err error) {
+		if dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return unix.SetNonblock(dup, false) // or NewFile adds it to the poller
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("duplicate netlink descriptor: %w", err), closeFD(dup))
+	}
+	file := os.NewFile(uintptr(dup), "netlink")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	conn := s.conn
+	s.conn, s.owner, s.raw = nil, file, raw
+	return conn.Close()
+}
+
+func closeFD(fd int) error {
+	if fd < 0 {
+		return nil
+	}
+	return unix.Close(fd)
 }
 
 // hints say what an errno of the kernel means to whoever runs the daemon.
@@ -59,11 +93,11 @@ func (s *socket) Close() error {
 	if s.closed.Swap(true) {
 		return os.ErrClosed
 	}
-	return s.conn.Close()
+	return s.owner.Close()
 }
 
 // portID is the socket's address: the nlmsg_pid of what it causes.
-func (s *socket) portID() uint32 { return s.conn.PID() }
+func (s *socket) portID() uint32 { return s.pid }
 
 // wrap names closing as such: the poller's own error for it is internal.
 func (s *socket) wrap(err error) error {
@@ -77,7 +111,7 @@ func (s *socket) wrap(err error) error {
 func (s *socket) control(f func(fd int) error) error {
 	var err error
 	cerr := s.raw.Control(func(fd uintptr) { err = f(int(fd)) })
-	runtime.KeepAlive(s.conn)
+	runtime.KeepAlive(s.owner)
 	if cerr != nil {
 		return s.wrap(cerr)
 	}
