@@ -26,6 +26,7 @@ type Batch struct {
 	ctl   [][controlLen]byte
 	got   []received
 	n     int
+	read  int // datagrams taken off the socket, refused ones included
 	// The last datagram refused by this Recv; invalid if none was.
 	refused netip.Addr
 }
@@ -58,11 +59,16 @@ func NewBatch(n, size int) *Batch {
 		h.SetIovlen(1)
 		h.Control = &b.ctl[i][0]
 	}
+	b.read = n
+	b.reset()
 	return b
 }
 
 // Len returns the number of datagrams the last Recv returned.
 func (b *Batch) Len() int { return b.n }
+
+// Full reports whether the last Recv filled the batch: more may be waiting.
+func (b *Batch) Full() bool { return b.read == len(b.msgs) }
 
 // Datagram returns datagram i of the last Recv.
 func (b *Batch) Datagram(i int) []byte { return b.got[:b.n][i].data }
@@ -74,10 +80,12 @@ func (b *Batch) From(i int) netip.Addr { return b.got[:b.n][i].from }
 // whether there was one.
 func (b *Batch) Refused() (netip.Addr, bool) { return b.refused, b.refused.IsValid() }
 
-// reset makes the batch ready to receive.
+// reset makes the batch ready to receive: the kernel has changed as many
+// headers as it has filled.
 func (b *Batch) reset() {
-	b.n, b.refused = 0, netip.Addr{}
-	for i := range b.msgs {
+	used := b.msgs[:b.read]
+	b.n, b.read, b.refused = 0, 0, netip.Addr{}
+	for i := range used {
 		h := &b.msgs[i].Msghdr
 		h.Namelen = uint32(unsafe.Sizeof(b.names[i]))
 		h.SetControllen(controlLen)
@@ -145,14 +153,16 @@ func (o *outgoing) load(batch [][]byte) int {
 	return n
 }
 
+// The two calls below never block: the scheduler need not know of them.
+
 func sendmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
-	n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
 		uintptr(len(msgs)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	return int(n), e
 }
 
 func recvmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
-	n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
 		uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), e
 }

@@ -28,10 +28,14 @@ type Link interface {
 	// WaitWritable waits until the socket takes more, or the deadline. The
 	// error is os.ErrDeadlineExceeded or net.ErrClosed.
 	WaitWritable(deadline time.Time) error
-	// Recv waits for datagrams, fills b with those accepted and returns their
-	// number. It is 0 only if some were refused, so that the caller can say
-	// so: see Batch.Refused. Socket errors are counted and not returned. The
-	// only error is net.ErrClosed.
+	// FD returns the descriptor to wait on: it stays readable as long as Recv
+	// has something to do. It is the link's own, possibly an epoll instance
+	// over several sockets and timers, and the same for the life of the link.
+	FD() int
+	// Recv fills b with the datagrams that have come and were accepted and
+	// returns their number. It never blocks: 0 says that nothing is there, or
+	// that some were refused (Batch.Refused). Socket errors are counted and
+	// not returned. The only error is net.ErrClosed.
 	Recv(b *Batch) (n int, err error)
 	// Buffers returns the sizes of the socket buffers that the kernel
 	// granted, in bytes.
@@ -40,7 +44,7 @@ type Link interface {
 	Status() Status
 	// Stats returns the counters.
 	Stats() Stats
-	// Close ends the link and a Recv or WaitWritable that is under way.
+	// Close ends the link. A WaitWritable that is under way goes on to its end.
 	Close() error
 }
 

@@ -4,15 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// socket is a non-blocking datagram socket in the Go poller.
+// socket is a datagram socket that Go's poller does not know: in there, each
+// datagram that comes or has gone would wake a thread of the runtime, whether
+// or not anybody waits for it. Every call on it says MSG_DONTWAIT.
 type socket struct {
 	fd   int // until ready; then the file owns it
 	file *os.File
@@ -30,7 +34,7 @@ func newSocket(like netip.Addr) (*socket, error) {
 	if like.Is6() {
 		domain = unix.AF_INET6
 	}
-	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make socket: %w", err)
 	}
@@ -74,7 +78,7 @@ func (s *socket) force(forced, plain, size int) error {
 	return nil
 }
 
-// ready hands the descriptor to the poller, or closes it after an error.
+// ready gives the descriptor an owner, or closes it after an error.
 func (s *socket) ready(err error) (*socket, error) {
 	if err != nil {
 		_ = unix.Close(s.fd)
@@ -112,11 +116,33 @@ func (s *socket) drops() uint64 {
 	return uint64(info[memDrops])
 }
 
-// writable reports whether a socket takes a datagram now.
-func writable(fd uintptr) bool {
-	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(p[:], 0)
-	return n > 0 || err != nil
+// descriptor returns the number of the descriptor, to wait on; -1 when closed.
+func (s *socket) descriptor() int {
+	n := -1
+	_ = s.raw.Control(func(fd uintptr) { n = int(fd) })
+	return n
+}
+
+// waitWritable waits until the socket takes a datagram, or the deadline.
+func (s *socket) waitWritable(deadline time.Time) error {
+	err := os.ErrDeadlineExceeded
+	closed := s.raw.Control(func(fd uintptr) {
+		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		for {
+			left := max(time.Until(deadline), 0)
+			n, e := unix.Poll(p[:], int((left + time.Millisecond - 1).Milliseconds()))
+			if n > 0 {
+				err = nil
+			}
+			if e != unix.EINTR {
+				return
+			}
+		}
+	})
+	if closed != nil {
+		return net.ErrClosed
+	}
+	return err
 }
 
 func sockaddr(a netip.AddrPort, index int) unix.Sockaddr {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +39,7 @@ type udp struct {
 
 	// Owned by Recv.
 	in     *Batch
-	recvFn func(fd uintptr) bool
+	recvFn func(fd uintptr)
 
 	count   counters
 	mu      sync.Mutex // guards refused and via
@@ -157,7 +156,6 @@ func (l *udp) Close() error {
 
 func (l *udp) Send(batch [][]byte) (sent int, err error) {
 	l.batch, l.done = batch, 0
-	// Control, not Write: that one would wait for a WaitWritable under way.
 	err = l.tx.raw.Control(l.sendFn)
 	l.batch = nil
 	if err != nil {
@@ -234,44 +232,35 @@ func (l *udp) countSent(batch [][]byte) {
 	l.count.sentPackets.Add(uint64(len(batch)))
 }
 
-func (l *udp) WaitWritable(deadline time.Time) error {
-	_ = l.tx.file.SetWriteDeadline(deadline) // of a closed file: Write says so
-	err := l.tx.raw.Write(writable)
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return net.ErrClosed
-	}
-	return err
-}
+func (l *udp) WaitWritable(deadline time.Time) error { return l.tx.waitWritable(deadline) }
+
+func (l *udp) FD() int { return l.rx.descriptor() }
 
 func (l *udp) Recv(b *Batch) (int, error) {
-	for {
-		b.reset()
-		l.in = b
-		if err := l.rx.raw.Read(l.recvFn); err != nil {
-			return 0, net.ErrClosed
-		}
-		if b.n > 0 || b.refused.IsValid() {
-			return b.n, nil
-		}
+	b.reset()
+	l.in = b
+	if err := l.rx.raw.Control(l.recvFn); err != nil {
+		return 0, net.ErrClosed
 	}
+	return b.n, nil
 }
 
-// recvSome reads a batch and reports whether there was anything to read.
-func (l *udp) recvSome(fd uintptr) bool {
+// recvSome reads a batch.
+func (l *udp) recvSome(fd uintptr) {
 	n, e := recvmmsg(fd, l.in.msgs)
 	if e != 0 {
 		if e != unix.EAGAIN && e != unix.EINTR {
 			l.count.recvErrors.Add(1)
 		}
-		return e != unix.EAGAIN
+		return
 	}
+	l.in.read = n
 	bytes := 0
 	for i := range n {
 		bytes += l.judge(i)
 	}
 	l.count.recvBytes.Add(uint64(bytes))
 	l.count.recvPackets.Add(uint64(l.in.n))
-	return true
 }
 
 // judge accepts or refuses datagram i and returns the bytes accepted.

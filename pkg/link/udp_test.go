@@ -130,8 +130,7 @@ func TestRefusedIsReported(t *testing.T) {
 	recv := func(wantN int, wantRefused netip.Addr) {
 		t.Helper()
 		nsA.do(func() {
-			timeout := time.AfterFunc(10*time.Second, func() { a.Close() })
-			defer timeout.Stop()
+			await(t, a)
 			n, err := a.Recv(b)
 			if from, ok := b.Refused(); n != wantN || err != nil || from != wantRefused || ok != wantRefused.IsValid() {
 				t.Errorf("received %d, %v; refused %s, %v", n, err, from, ok)
