@@ -69,6 +69,9 @@ type Config struct {
 	// Systemd sends readiness, watchdog and stop messages to the service
 	// manager when it asked for them.
 	Systemd bool
+	// CoalesceTime bounds how long events may wait to be sent together when
+	// there are many. Zero: every event is sent at once.
+	CoalesceTime time.Duration
 	// HelperSections is the number of Helper blocks. They are accepted and
 	// not run.
 	HelperSections int

@@ -48,6 +48,7 @@ func empty() *Config {
 		EventIterationLimit: 100,
 		Scheduler:           Scheduler{Policy: "RR", Priority: 99},
 		Systemd:             true,
+		CoalesceTime:        time.Millisecond,
 	}
 }
 
@@ -102,6 +103,10 @@ func effects() (list []effect) {
 	filterEffects(add)
 	syncEffects(add)
 	linkEffects(add)
+	add("/Conntrackgo", "|Conntrackgo { } |", func(*Config) {})
+	for text, want := range map[string]time.Duration{"0": 0, "250": 250 * time.Microsecond, "100000": 100 * time.Millisecond} {
+		add("Conntrackgo/CoalesceTime", "Conntrackgo { |CoalesceTime "+text+" | }", func(c *Config) { c.CoalesceTime = want })
+	}
 	helper := func(c *Config) { c.HelperSections = 1 }
 	for _, text := range []string{
 		"Setup yes", "Type ftp inet tcp { Setup no }", "QueueNum 3", "QueueLen 10", "Type ftp inet tcp { Policy ftp { ExpectMax 1 } }",

@@ -65,6 +65,7 @@ var errorSnippets = []string{
 	"General { HashSize 5.5 }",
 	"General { HashSize \"5x\" }",
 	"General { HashSize 4294967297 }",
+	"Conntrackgo { CoalesceTime 100001 }",
 	"General { LogFile maybe }",
 	"General { LockFile \"/x }\n",
 	"General { LockFile \"x\" }\n",

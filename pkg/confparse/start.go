@@ -32,7 +32,7 @@ type sectionState struct {
 }
 
 func defaults() *Config {
-	c := &Config{Systemd: true, LockFile: DefaultLockFile}
+	c := &Config{Systemd: true, LockFile: DefaultLockFile, CoalesceTime: DefaultCoalesceTime}
 	c.Kernel.OverrunResync = DefaultOverrunResync
 	return c
 }

@@ -62,7 +62,7 @@ func (r *row) inside(where string, v value) string {
 }
 
 // table has all rows, in the order of the reference.
-var table = slices.Concat(sectionRows, generalRows, filterRows, syncRows, linkRows, statsRows, helperRows)
+var table = slices.Concat(sectionRows, generalRows, filterRows, syncRows, linkRows, statsRows, helperRows, ourRows)
 
 // index is the table by block and word.
 var index = func() map[string]map[string]*row {

@@ -2,11 +2,12 @@
 // the sync link, the control socket), runs the node under one lock, and owns
 // life cycle, logging and the table of control requests.
 //
-// There is no main loop. Whoever wakes up with work, be it kernel events,
-// datagrams, a timer or a request, enters the node under the lock, feeds what
-// it has, sends what comes out and leaves: handing each batch to a loop
-// goroutine was measured to cost three times the CPU. Nothing inside blocks;
-// commits, dumps and sweeps enter many times with small pieces.
+// One goroutine waits for kernel events, datagrams and the timer (loop.go).
+// Whoever else has work, a client's request or a commit, enters the node under
+// the same lock, feeds what it has, sends what comes out and leaves: handing
+// each batch to a loop goroutine was measured to cost three times the CPU.
+// Nothing inside blocks; commits, dumps and sweeps enter many times with small
+// pieces.
 package daemon
 
 import (
@@ -51,6 +52,7 @@ type Daemon struct {
 
 // syncer is what only a daemon with a Sync section has.
 type syncer struct {
+	waiter *waiter
 	link   link.Link
 	events *kernel.Events
 	commit *kernel.Writer // commits
@@ -58,7 +60,7 @@ type syncer struct {
 
 	mu     sync.Mutex // guards what follows
 	node   *node.Node
-	timer  *time.Timer
+	alarm  func(time.Duration) // sets the node's timer
 	armed  time.Duration
 	batch  [][]byte
 	used   [][]byte
@@ -97,7 +99,9 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	g.Go(func() error { return d.onHangup(ctx, hangup) })
 	err := d.start(ctx)
 	if err == nil {
-		d.serveOthers(ctx, g)
+		err = d.serveOthers(ctx, g)
+	}
+	if err == nil {
 		log.Info("initialization completed")
 		if cfg.Sync && cfg.Node.StartupResync {
 			log.Info("resync requested") // what the node does by itself
@@ -154,21 +158,22 @@ func (d *Daemon) open() (err error) {
 // connects before waits: an answer means that everything works. A peer that
 // asks for everything must get everything, and what it says before waits in
 // the socket.
-func (d *Daemon) serveOthers(ctx context.Context, g *errgroup.Group) {
-	if d.sync != nil {
-		g.Go(func() error { return d.readLink(ctx) })
-	}
+func (d *Daemon) serveOthers(ctx context.Context, g *errgroup.Group) error {
 	if d.listener != nil {
 		g.Go(func() error {
 			return ctl.Serve(ctx, d.listener, d.requests(), ctl.Config{Counters: &d.counters})
 		})
 	}
+	if d.sync == nil {
+		return nil
+	}
+	return d.sync.waiter.add(d.sync.link.FD(), sourceLink)
 }
 
 // serve starts the goroutines of what is there before the table is read.
 func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 	if d.sync != nil {
-		g.Go(func() error { return d.readEvents(ctx) })
+		g.Go(d.run)
 		g.Go(func() error { return d.repair(ctx) })
 	}
 	g.Go(func() error { return d.watchdog(ctx) })

@@ -10,8 +10,6 @@ const (
 	sendBatch    = 64                    // datagrams handed to the link at once
 	sendRounds   = 16                    // batches sent before the lock is given up
 	sendPatience = 20 * time.Millisecond // with a full socket, all batches together
-
-	never = 1<<63 - 1 // for a timer that is armed later
 )
 
 // now is the node's clock: monotonic, zero at the start.
@@ -81,14 +79,7 @@ func (s *syncer) arm(now, next time.Duration) {
 		return
 	}
 	s.armed = next
-	s.timer.Reset(max(next-now, 0))
-}
-
-func (d *Daemon) onTimer() {
-	d.enter(func(n *node.Node, now time.Duration) {
-		d.sync.armed = 0
-		n.Tick(now)
-	})
+	s.alarm(next - now)
 }
 
 // sayNotices logs what the node noticed.

@@ -49,7 +49,14 @@ func newTestDaemon(t *testing.T, l link.Link, log io.Writer) *Daemon {
 	d := &Daemon{cfg: cfg, log: NewLogger(log, log), started: time.Now()}
 	d.sync = &syncer{link: l, size: 1472, batch: make([][]byte, sendBatch), overrun: make(chan struct{}, 1)}
 	d.sync.node = node.New(cfg.Node, 1, [2]uint64{1, 2})
-	d.sync.timer = time.AfterFunc(never, d.onTimer)
+	timer := time.AfterFunc(time.Hour, func() {
+		d.enter(func(n *node.Node, now time.Duration) {
+			d.sync.armed = 0
+			n.Tick(now)
+		})
+	})
+	t.Cleanup(func() { timer.Stop() })
+	d.sync.alarm = func(after time.Duration) { timer.Reset(max(after, 0)) }
 	return d
 }
 
@@ -58,7 +65,6 @@ func (d *Daemon) end() {
 	d.sync.mu.Lock()
 	defer d.sync.mu.Unlock()
 	d.sync.closed = true
-	d.sync.timer.Stop()
 }
 
 // counts reads what a link has done.
@@ -194,7 +200,6 @@ func TestClosedNode(t *testing.T) {
 	d.end()
 	before := l.sent
 	d.feed(someEvents(10))
-	d.onTimer()
 	if got := d.nodeStats().Internal.Active; got != 10 {
 		t.Errorf("%d entries, want 10", got)
 	}

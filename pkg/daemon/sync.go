@@ -1,15 +1,9 @@
 package daemon
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"os"
-	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
@@ -17,10 +11,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/node"
 )
 
-const (
-	eventBatch = 256  // events per entry into the node
-	sweepChunk = 4096 // entries examined per entry into the node
-)
+const sweepChunk = 4096 // entries examined per entry into the node
 
 // openSync opens the edges and makes the node.
 func (d *Daemon) openSync() (*syncer, error) {
@@ -43,7 +34,7 @@ func (d *Daemon) openSync() (*syncer, error) {
 	s.size = s.link.MTU()
 	s.batch = make([][]byte, sendBatch)
 	s.used = make([][]byte, 0, sendBatch)
-	s.timer = time.AfterFunc(never, d.onTimer) // the first to leave the node arms it
+	s.alarm = s.waiter.set // the first to leave the node arms it
 	return s, nil
 }
 
@@ -51,6 +42,9 @@ func (d *Daemon) openSync() (*syncer, error) {
 // nothing falls in between. After an error the caller closes what is open.
 func (d *Daemon) openEdges(s *syncer) (err error) {
 	cfg := d.cfg
+	if s.waiter, err = newWaiter(); err != nil {
+		return err
+	}
 	if s.link, err = link.Open(cfg.Links[0]); err != nil {
 		return err
 	}
@@ -64,7 +58,7 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 		}
 		s.events.AddSelf((*w).PortID())
 	}
-	return nil
+	return s.waiter.add(s.events.FD(), sourceEvents)
 }
 
 // saySettings warns of a kernel that keeps flows to itself, or has too many.
@@ -85,16 +79,20 @@ func (d *Daemon) saySettings() {
 	}
 }
 
-// stop ends every blocking read and whatever works in pieces. The node stays
+// stop ends the loop and whatever works in pieces. The node stays
 // readable for requests that are still being answered.
 func (s *syncer) stop() {
 	s.purge.cancel()
 	s.mu.Lock()
+	stopped := s.closed
 	s.closed = true
-	if s.timer != nil {
-		s.timer.Stop()
-	}
 	s.mu.Unlock()
+	if stopped {
+		return
+	}
+	if s.waiter != nil {
+		s.waiter.close()
+	}
 	if s.events != nil {
 		s.events.Close()
 	}
@@ -112,71 +110,3 @@ func (s *syncer) close() {
 		}
 	}
 }
-
-// readEvents feeds kernel events to the node. After an overrun the kernel
-// drops every event until the socket has been read empty, and does not say so
-// again: only then may the repair trust what it dumps.
-func (d *Daemon) readEvents(ctx context.Context) error {
-	s := d.sync
-	events := make([]flow.Event, eventBatch)
-	var overrun *kernel.OverrunError
-	congested := false
-	for {
-		read := s.events.Read
-		if congested {
-			read = s.events.TryRead
-		}
-		n, err := read(events)
-		if n == 0 && err == nil && congested {
-			congested = false
-			notice(s.overrun)
-		}
-		if n > 0 {
-			d.enter(func(nd *node.Node, now time.Duration) { nd.Kernel(now, events[:n]) })
-		}
-		switch {
-		case err == nil:
-		case errors.As(err, &overrun):
-			if overrun.Grown {
-				d.log.Infof("netlink event socket buffer size has been doubled to %d bytes", overrun.Buffer)
-			}
-			congested = true
-			notice(s.overrun)
-		case ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed):
-			return nil
-		default:
-			return fmt.Errorf("read kernel events: %w", err)
-		}
-	}
-}
-
-// readLink feeds datagrams to the node.
-func (d *Daemon) readLink(ctx context.Context) error {
-	s := d.sync
-	b := link.NewBatch(linkBatch, linkDatagram)
-	var refused netip.Addr
-	for {
-		n, err := s.link.Recv(b)
-		if err != nil {
-			return nil
-		}
-		d.enter(func(nd *node.Node, now time.Duration) {
-			for i := range n {
-				nd.Datagram(now, b.Datagram(i))
-			}
-		})
-		if from, ok := b.Refused(); ok && !refused.IsValid() {
-			refused = from
-			d.log.Warnf("refused a datagram from %s: it is neither the configured destination %s nor an address of the network of %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address",
-				refused, d.cfg.Links[0].Peer, s.link.Name())
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-	}
-}
-
-const (
-	linkBatch    = 64
-	linkDatagram = 64 << 10 // the largest a peer may send
-)

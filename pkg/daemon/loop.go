@@ -1,0 +1,161 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/kernel"
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+)
+
+const (
+	eventBatch   = 128      // events taken off the socket at once
+	linkBatch    = 64       // datagrams taken off the link at once
+	linkDatagram = 64 << 10 // the largest a peer may send
+	turnRounds   = 8        // batches of each source in one turn
+)
+
+// loop is what takes kernel events, datagrams and the node's timer into the
+// node. It is the only one who does; clients enter beside it.
+type loop struct {
+	d         *Daemon
+	events    []flow.Event
+	datagrams *link.Batch
+	pace      pacer
+
+	// After an overrun the kernel drops every event until the socket has been
+	// read empty, and does not say so again: only then may the repair trust
+	// what it dumps.
+	congested bool
+	refused   netip.Addr // said once
+}
+
+// A turn is what one visit of the node took.
+type turn struct {
+	events, datagrams int
+	more              bool // at least one source has more
+	overrun           *kernel.OverrunError
+}
+
+// run works until the waiter is closed.
+func (d *Daemon) run() error {
+	l := &loop{
+		d:         d,
+		events:    make([]flow.Event, eventBatch),
+		datagrams: link.NewBatch(linkBatch, linkDatagram),
+		pace:      pacer{bound: d.cfg.CoalesceTime},
+	}
+	l.pace.eventRoom = room(d.sync.events.Stats().Buffer, eventSize)
+	_, buffer := d.sync.link.Buffers()
+	l.pace.datagramRoom = room(buffer, datagramSize)
+	for {
+		ready, err := d.sync.waiter.wait()
+		if err != nil {
+			return nil
+		}
+		t, err := l.turn(&ready)
+		if err != nil || t == nil {
+			return err
+		}
+		l.speak(t)
+		if pause := l.pace.rest(d.now(), t); pause > 0 {
+			rest(pause)
+		}
+	}
+}
+
+// turn visits the node with what is ready; nil when it is closed. It takes
+// some of each source in turn, so that none can starve the other.
+func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
+	s := l.d.sync
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil
+	}
+	t = &l.pace.last
+	*t = turn{}
+	now := l.d.now()
+	if ready[sourceTimer] {
+		s.armed = 0
+		s.node.Tick(now)
+	}
+	events, datagrams := ready[sourceEvents], ready[sourceLink]
+	for range turnRounds {
+		if events {
+			if events, err = l.takeEvents(now, t); err != nil {
+				return nil, err
+			}
+		}
+		if datagrams {
+			datagrams = l.takeDatagrams(now, t)
+		}
+		if t.more = events || datagrams; !t.more {
+			break
+		}
+	}
+	l.d.drain(now)
+	return t, nil
+}
+
+// takeEvents feeds a batch of kernel events to the node and reports whether
+// there are more.
+func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
+	s := l.d.sync
+	n, err := s.events.Read(l.events)
+	if n > 0 {
+		s.node.Kernel(now, l.events[:n])
+		t.events += n
+	}
+	switch {
+	case err == nil && n == 0 && l.congested:
+		l.congested = false
+		notice(s.overrun)
+	case errors.As(err, &t.overrun):
+		l.congested = true
+		notice(s.overrun)
+	case err != nil:
+		return false, fmt.Errorf("read kernel events: %w", err)
+	}
+	return n == len(l.events) || l.congested, nil
+}
+
+// takeDatagrams feeds a batch of datagrams to the node and reports whether
+// there are more.
+func (l *loop) takeDatagrams(now time.Duration, t *turn) (more bool) {
+	s := l.d.sync
+	n, err := s.link.Recv(l.datagrams)
+	if err != nil {
+		return false
+	}
+	for i := range n {
+		s.node.Datagram(now, l.datagrams.Datagram(i))
+	}
+	t.datagrams += n
+	return l.datagrams.Full()
+}
+
+// speak logs what the turn met.
+func (l *loop) speak(t *turn) {
+	if t.overrun != nil && t.overrun.Grown {
+		l.d.log.Infof("netlink event socket buffer size has been doubled to %d bytes", t.overrun.Buffer)
+		l.pace.eventRoom = room(t.overrun.Buffer, eventSize)
+	}
+	if from, ok := l.datagrams.Refused(); ok && !l.refused.IsValid() {
+		l.refused = from
+		l.d.log.Warnf("refused a datagram from %s: it is neither the configured destination %s nor an address of the network of %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address",
+			from, l.d.cfg.Links[0].Peer, l.d.sync.link.Name())
+	}
+}
+
+// rest sleeps, in a system call of this thread's own: a goroutine that slept
+// in the runtime's way would cost several wake-ups.
+func rest(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	_ = unix.Nanosleep(&ts, nil) // an interrupted rest is a shorter one
+}
