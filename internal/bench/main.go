@@ -31,7 +31,9 @@ type value struct {
 	v    float64
 }
 
-var kinds = []nettest.Kind{nettest.C, nettest.Go}
+var kinds = kindsOf(os.Getenv("BENCHONLY"))
+
+func kindsOf(s string) []nettest.Kind { if s == "go" { return []nettest.Kind{nettest.Go} }; return []nettest.Kind{nettest.C, nettest.Go} }
 
 func main() {
 	rounds := flag.Int("rounds", 3, "measurements of each daemon per row")
@@ -85,6 +87,10 @@ func measure(ctx context.Context, r row, rounds int) error {
 		}
 	}
 	for _, n := range names {
+		if len(kinds) == 1 {
+			fmt.Printf("%-16s %-36s %10.2f\n", r.name, n, median(samples[kinds[0]][n]))
+			continue
+		}
 		c, g := median(samples[nettest.C][n]), median(samples[nettest.Go][n])
 		fmt.Printf("%-16s %-36s %10.2f %10.2f %8.2f\n", r.name, n, c, g, g/c)
 	}

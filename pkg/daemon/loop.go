@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +28,7 @@ type loop struct {
 	events    []flow.Event
 	datagrams *link.Batch
 	pace      pacer
+	breath    breather
 
 	// After an overrun the kernel drops every event until the socket has been
 	// read empty, and does not say so again: only then may the repair trust
@@ -64,7 +66,7 @@ func (d *Daemon) run() error {
 		}
 		l.speak(t)
 		if pause := l.pace.rest(d.now(), t); pause > 0 {
-			rest(pause)
+			l.breath.rest(pause)
 		}
 	}
 }
@@ -153,9 +155,19 @@ func (l *loop) speak(t *turn) {
 	}
 }
 
-// rest sleeps, in a system call of this thread's own: a goroutine that slept
-// in the runtime's way would cost several wake-ups.
-func rest(d time.Duration) {
+// A breather rests in a system call that the scheduler does not know of: to
+// sleep in its way costs several wake-ups of its threads. But nobody else
+// waits for the network while it believes this thread to be busy, so now and
+// then it must hear of a rest.
+type breather int
+
+const breath = 16 // rests
+
+func (b *breather) rest(d time.Duration) {
+	if *b++; *b%breath == 0 {
+		time.Sleep(d)
+		return
+	}
 	ts := unix.NsecToTimespec(int64(d))
-	_ = unix.Nanosleep(&ts, nil) // an interrupted rest is a shorter one
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
