@@ -55,8 +55,8 @@ func (d *Daemon) run() error {
 	l.pace.eventRoom = room(d.sync.events.Stats().Buffer, eventSize)
 	_, buffer := d.sync.link.Buffers()
 	l.pace.datagramRoom = room(buffer, datagramSize)
-	for {
-		ready, err := d.sync.waiter.wait()
+	for pause := time.Duration(0); ; {
+		ready, err := l.next(pause)
 		if err != nil {
 			return nil
 		}
@@ -65,10 +65,21 @@ func (d *Daemon) run() error {
 			return err
 		}
 		l.speak(t)
-		if pause := l.pace.rest(d.now(), t); pause > 0 {
-			l.breath.rest(pause)
-		}
+		pause = l.pace.rest(d.now(), t)
 	}
+}
+
+// next rests and says that everything may be ready, or waits for what is.
+func (l *loop) next(pause time.Duration) (ready [sources]bool, err error) {
+	w := l.d.sync.waiter
+	if pause == 0 {
+		return w.wait()
+	}
+	if err := w.pause(); err != nil {
+		return ready, err
+	}
+	l.breath.rest(pause)
+	return [sources]bool{sourceTimer: true, sourceEvents: true, sourceLink: w.has(sourceLink)}, nil
 }
 
 // turn visits the node with what is ready; nil when it is closed. It takes
@@ -83,7 +94,7 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 	t = &l.pace.last
 	*t = turn{}
 	now := l.d.now()
-	if ready[sourceTimer] {
+	if ready[sourceTimer] && s.armed <= now {
 		s.armed = 0
 		s.node.Tick(now)
 	}
