@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -89,6 +90,8 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
+	// The loop keeps one, also while it rests.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2))
 	d := &Daemon{cfg: cfg, log: log, started: time.Now(), stop: stop}
 	defer d.close()
 	if err := d.open(); err != nil {

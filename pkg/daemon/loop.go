@@ -55,25 +55,30 @@ func (d *Daemon) run() error {
 	l.pace.eventRoom = room(d.sync.events.Stats().Buffer, eventSize)
 	_, buffer := d.sync.link.Buffers()
 	l.pace.datagramRoom = room(buffer, datagramSize)
-	for pause := time.Duration(0); ; {
-		ready, err := l.next(pause)
+	t := &turn{}
+	for pause := time.Duration(0); ; pause = l.pace.rest(d.now(), t) {
+		ready, err := l.next(t, pause)
 		if err != nil {
 			return nil
 		}
-		t, err := l.turn(&ready)
-		if err != nil || t == nil {
+		if t, err = l.turn(&ready); err != nil || t == nil {
 			return err
 		}
 		l.speak(t)
-		pause = l.pace.rest(d.now(), t)
 	}
 }
 
-// next rests and says that everything may be ready, or waits for what is.
-func (l *loop) next(pause time.Duration) (ready [sources]bool, err error) {
+// next returns what is ready for the turn after t: when it is quiet it waits,
+// when it is busy it rests and lets the turn look for itself.
+func (l *loop) next(t *turn, pause time.Duration) (ready [sources]bool, err error) {
 	w := l.d.sync.waiter
-	if pause == 0 {
-		return w.wait()
+	if pause == 0 && !t.more {
+		if ready, err = w.wait(); w.parked {
+			l.breath = 0
+		} else {
+			l.breath.rest(0)
+		}
+		return ready, err
 	}
 	if err := w.pause(); err != nil {
 		return ready, err
@@ -169,16 +174,18 @@ func (l *loop) speak(t *turn) {
 // A breather rests in a system call that the scheduler does not know of: to
 // sleep in its way costs several wake-ups of its threads. But nobody else
 // waits for the network while it believes this thread to be busy, so now and
-// then it must hear of a rest.
+// then it must hear of a rest, however short.
 type breather int
 
 const breath = 16 // rests
 
 func (b *breather) rest(d time.Duration) {
 	if *b++; *b%breath == 0 {
-		time.Sleep(d)
+		time.Sleep(max(d, 1))
 		return
 	}
-	ts := unix.NsecToTimespec(int64(d))
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	if d > 0 {
+		ts := unix.NsecToTimespec(int64(d))
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	}
 }

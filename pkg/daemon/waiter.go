@@ -27,6 +27,7 @@ type waiter struct {
 	asleep [sources]bool         // reported or paused; the loop's own
 	ready  [sources]unix.EpollEvent
 	n      int
+	parked bool // the last wait did
 
 	lookFn          func(fd uintptr) bool // made once, so that waiting does not allocate
 	armFn, disarmFn func(fd uintptr)
@@ -86,6 +87,7 @@ func (w *waiter) has(s source) bool { return w.fds[s].Load() != 0 }
 
 // wait returns the sources that are ready. The error is net.ErrClosed.
 func (w *waiter) wait() (ready [sources]bool, err error) {
+	w.parked = false
 	if w.raw.Control(w.armFn) != nil || w.raw.Read(w.lookFn) != nil {
 		return ready, net.ErrClosed
 	}
@@ -136,6 +138,7 @@ func (w *waiter) look(fd uintptr) bool {
 	if w.n = int(n); errno != 0 {
 		w.n = 0
 	}
+	w.parked = w.parked || w.n == 0
 	return w.n > 0
 }
 
