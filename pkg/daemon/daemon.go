@@ -112,6 +112,7 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 		err = d.ready()
 	}
 	if err == nil {
+		g.Go(func() error { return d.watchdog(ctx) })
 		<-ctx.Done()
 	}
 	if ctx.Err() != nil {
@@ -179,7 +180,6 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 		g.Go(d.run)
 		g.Go(func() error { return d.repair(ctx) })
 	}
-	g.Go(func() error { return d.watchdog(ctx) })
 }
 
 // start fills the internal cache. Events are already being read, so nothing

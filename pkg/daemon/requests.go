@@ -115,11 +115,13 @@ func (d *Daemon) onFlushKernel(ctx context.Context, _ io.Writer) error {
 		return nil
 	}
 	d.log.Info("flushing kernel conntrack table")
-	if err := d.flushKernel(ctx); err != nil {
+	err := d.flushKernel(ctx)
+	if ctx.Err() != nil {
+		d.log.Warn("flush of the kernel conntrack table cut short by the shutdown")
+	} else if err != nil {
 		d.log.Errorf("flush kernel conntrack table: %v", err)
-		return err
 	}
-	return nil
+	return err
 }
 
 func (d *Daemon) onRefresh(ctx context.Context, _ io.Writer) error {
@@ -128,11 +130,11 @@ func (d *Daemon) onRefresh(ctx context.Context, _ io.Writer) error {
 	}
 	d.log.Info("resync with master conntrack table")
 	d.countResync()
-	if err := d.readTable(ctx, node.Refresh); err != nil {
+	err := d.readTable(ctx, node.Refresh)
+	if err != nil && ctx.Err() == nil {
 		d.log.Errorf("resync with master conntrack table: %v", err)
-		return err
 	}
-	return nil
+	return err
 }
 
 func (d *Daemon) onBulk(context.Context, io.Writer) error {
