@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
 	"github.com/conntrackgo/conntrackgo/pkg/node"

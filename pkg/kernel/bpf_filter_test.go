@@ -376,7 +376,7 @@ func TestFilterInTheKernel(t *testing.T) {
 			t.Errorf("event %d: op %d: %s", i, ev.Op, ev.Flow.AppendText(nil, flow.TextOptions{}))
 		}
 	}
-	if n, err := filtered.TryRead(make([]flow.Event, 8)); n != 0 || err != nil {
+	if n, err := filtered.Read(make([]flow.Event, 8)); n != 0 || err != nil {
 		t.Errorf("%d more, %v", n, err)
 	}
 	all, some := everything.Stats(), filtered.Stats()
@@ -426,7 +426,7 @@ func BenchmarkFilteredEvents(b *testing.B) {
 				apply(b, w.Delete, flows)
 				start := time.Now()
 				for {
-					n, err := e.TryRead(dst)
+					n, err := e.Read(dst)
 					if err != nil {
 						b.Fatal(err)
 					}
