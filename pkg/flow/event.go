@@ -28,3 +28,10 @@ type Event struct {
 	Origin Origin
 	Flow   Flow
 }
+
+// ExpectEvent is one ctnetlink message about an expectation.
+type ExpectEvent struct {
+	Op     Op
+	Origin Origin
+	Expect Expect
+}

@@ -61,13 +61,6 @@ func (e *OverrunError) Error() string {
 // Unwrap makes errors.Is(err, ErrOverrun) true.
 func (e *OverrunError) Unwrap() error { return ErrOverrun }
 
-// ExpectEvent is one ctnetlink message about an expectation.
-type ExpectEvent struct {
-	Op     flow.Op
-	Origin flow.Origin
-	Expect flow.Expect
-}
-
 // EventStats counts since OpenEvents.
 type EventStats struct {
 	Received  uint64 // events understood
@@ -88,7 +81,7 @@ type Events struct {
 	filter  error // why cfg.Filter is not wholly in the kernel
 
 	rest    []byte // messages of the current datagram not yet handed out
-	expects []ExpectEvent
+	expects []flow.ExpectEvent
 	count   EventStats // the reader's own; published after each read
 
 	self  atomic.Pointer[[]uint32]
@@ -225,9 +218,10 @@ func (e *Events) Read(dst []flow.Event) (n int, err error) {
 	return n, err
 }
 
-// Expects returns the expectation events of the last Read, valid
-// until the next. All of them are younger than the masters they name.
-func (e *Events) Expects() []ExpectEvent { return e.expects }
+// Expects returns the expectation events of the last Read, valid until the
+// next. The event of a master may come after it: a helper announces what it
+// expects before the kernel confirms the flow of the packet.
+func (e *Events) Expects() []flow.ExpectEvent { return e.expects }
 
 // receive takes the next batch off the socket.
 func (e *Events) receive() error {
@@ -295,7 +289,7 @@ func (e *Events) message(m *message, ev *flow.Event) int {
 		e.count.Received++
 		return 1
 	case msgExpNew, msgExpDelete:
-		e.expects = append(e.expects, ExpectEvent{Op: opOf(m), Origin: e.originOf(m)})
+		e.expects = append(e.expects, flow.ExpectEvent{Op: opOf(m), Origin: e.originOf(m)})
 		if err := DecodeExpect(m.body, &e.expects[len(e.expects)-1].Expect); err != nil {
 			e.expects = e.expects[:len(e.expects)-1]
 			e.count.Failed++

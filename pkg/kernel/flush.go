@@ -102,7 +102,11 @@ func (w *Writer) FlushExpect() error {
 
 // ask sends the one request in the buffer, which demands an ACK under w.base,
 // and returns the kernel's answer as an error: nil or an errno.
-func (w *Writer) ask() error {
+func (w *Writer) ask() error { return w.askFor(nil) }
+
+// askFor is ask for a request that is answered with messages before the ACK.
+// each sees these; its first error is returned in the place of success.
+func (w *Writer) askFor(each func(*message) error) (refused error) {
 	seq := w.base
 	w.Stats.Requests++
 	if err := w.send(); err != nil {
@@ -119,13 +123,19 @@ func (w *Writer) ask() error {
 		for w.recv.more() {
 			datagram, _ := w.recv.datagram()
 			m, _, ok := nextMessage(datagram)
-			if !ok || m.seq != seq || m.typ != unix.NLMSG_ERROR {
+			if !ok || m.seq != seq {
+				continue
+			}
+			if m.typ != unix.NLMSG_ERROR {
+				if each != nil && refused == nil {
+					refused = each(&m)
+				}
 				continue
 			}
 			if errno := errorCode(m.body); errno != 0 {
 				return errno
 			}
-			return nil
+			return refused
 		}
 	}
 }
