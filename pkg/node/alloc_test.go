@@ -14,9 +14,16 @@ type pair struct {
 	bufs [2][]byte
 }
 
-func newPair(tb testing.TB) *pair {
+func newPair(tb testing.TB) *pair { return newPairOf(tb, nil) }
+
+// newPairOf is newPair with other settings; change may be nil.
+func newPairOf(tb testing.TB, change func(*Config)) *pair {
+	tb.Helper()
 	cfg := simConfig()
 	cfg.ResendQueueSize, cfg.ACKWindowSize = DefaultResendQueueSize, DefaultACKWindowSize
+	if change != nil {
+		change(&cfg)
+	}
 	p := &pair{a: New(cfg, 1000, [2]uint64{1, 2}), b: New(cfg, 5000, [2]uint64{3, 4})}
 	for range 5 {
 		p.now += time.Second

@@ -42,7 +42,7 @@ func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, don
 		}
 		f := &batch[filled]
 		s.load(r, f)
-		f.Timeout = n.commitTimeout(f, seconds(now)-e.seen)
+		f.Timeout = n.timeLeft(f.Has, f.Timeout, seconds(now)-e.seen)
 		f.Has |= flow.HasTimeout
 		filled++
 	})
@@ -95,14 +95,15 @@ func (n *Node) Held(f *flow.Flow) Held {
 // out, in seconds.
 const fallbackTimeout = 60
 
-func (n *Node) commitTimeout(f *flow.Flow, age uint32) uint32 {
+// timeLeft is the timeout a committed entry gets.
+func (n *Node) timeLeft(has flow.Has, timeout, age uint32) uint32 {
 	if n.cfg.CommitTimeout != 0 {
 		return uint32(n.cfg.CommitTimeout / time.Second)
 	}
-	if !f.Has.Has(flow.HasTimeout) || f.Timeout <= age {
+	if !has.Has(flow.HasTimeout) || timeout <= age {
 		return fallbackTimeout
 	}
-	return f.Timeout - age
+	return timeout - age
 }
 
 // FlushInternal empties the internal cache; the peer is not told and keeps its
@@ -111,7 +112,7 @@ func (n *Node) FlushInternal() {
 	n.engine.Released(n.release)
 	s := n.internal
 	s.stats.Destroyed += uint64(s.live())
-	if s.total() == s.live() {
+	if s.total() == s.live() && n.expects.internal.table.Total() == 0 {
 		n.engine.ForgetAll()
 		s.clear()
 	}
@@ -120,6 +121,7 @@ func (n *Node) FlushInternal() {
 	}
 	n.flushed = true
 	n.sweep.at, n.bulk.at = cursor{}, cursor{}
+	n.expects.bulkAt = 0
 }
 
 const flushChunk = 1 << 16
@@ -136,7 +138,7 @@ func (n *Node) drop(r ref) {
 // FlushExternal empties the external cache. It reports false, and does
 // nothing, during a commit.
 func (n *Node) FlushExternal() bool {
-	if n.commit.active {
+	if n.commit.active || n.expects.committing {
 		return false
 	}
 	n.external.stats.Destroyed += uint64(n.external.live())

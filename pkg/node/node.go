@@ -26,6 +26,7 @@ type Node struct {
 	engine   *ftfw.Engine
 	internal *store
 	external *store
+	expects  expectations
 
 	out     sender
 	bulk    bulk
@@ -39,7 +40,6 @@ type Node struct {
 	stats        Stats
 
 	scratch, other flow.Flow
-	expect         flow.Expect
 }
 
 // New makes a node at now = 0. firstSeq is the first sequence number, the
@@ -61,6 +61,7 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 		}, 0),
 		internal: newStore(cfg.HashLimit, cache.NewSeed(seed[0], seed[1])),
 		external: newStore(cfg.HashLimit, cache.NewSeed(seed[1], seed[0])),
+		expects:  newExpectations(cfg.HashLimit, seed),
 	}
 	n.cfg.Filter.Compile()
 	return n
@@ -85,6 +86,9 @@ func (n *Node) Kernel(now time.Duration, events []flow.Event) {
 		case flow.Dumped:
 			n.dumped(now, &ev.Flow)
 		}
+	}
+	if len(n.expects.orphans) > 0 {
+		n.adoptOrphans(now)
 	}
 }
 
@@ -245,11 +249,7 @@ func (n *Node) Datagram(now time.Duration, b []byte) {
 // deliver applies a data message to the external cache (docs/protocol.md 6.1).
 func (n *Node) deliver(now time.Duration, m *wire.Message) {
 	if m.Type >= wire.ExpNew {
-		if n.wire.ParseExpect(m.Body, &n.expect) != nil {
-			n.stats.Network.badPayload()
-			return
-		}
-		n.stats.ExpectationsIgnored++
+		n.deliverExpect(now, m)
 		return
 	}
 	f := &n.other
@@ -297,6 +297,10 @@ func (n *Node) settle(now time.Duration) {
 
 // release gives up what the peer has acknowledged.
 func (n *Node) release(r ftfw.Ref) {
+	if ref(r).isExpect() {
+		n.releaseExpect(ref(r))
+		return
+	}
 	n.internal.common(ref(r)).flags &^= renewed
 	n.internal.unpin(ref(r))
 }

@@ -59,6 +59,9 @@ func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 		return wire.AppendControl(dst, fr.Header), true
 	}
 	r := ref(fr.Ref)
+	if r.isExpect() {
+		return n.renderExpect(r, fr.Header, dst), true
+	}
 	n.internal.load(r, &n.scratch)
 	c := n.internal.common(r)
 	c.flags = c.flags&^unsaid | told
@@ -94,13 +97,15 @@ const (
 
 func (b *bulk) waiting() bool { return b.active && b.stalled }
 
-// SendBulk sends the whole internal cache to the peer (-B, or its RESYNC).
+// SendBulk sends the whole internal cache to the peer (-B, or its RESYNC):
+// flows first, then expectations.
 func (n *Node) SendBulk() {
 	if n.bulk.active {
 		n.bulk.again = true
 		return
 	}
 	n.bulk = bulk{active: true}
+	n.expects.bulkAt = 0
 }
 
 // feedBulk queues the next entries of a bulk when the queue has run low.
@@ -123,7 +128,7 @@ func (n *Node) feedBulk(now time.Duration) {
 	}
 	b.stalled = false
 	n.internal.scan(&b.at, bulkChunk, n.enqueue)
-	if !b.at.done {
+	if !b.at.done || !n.bulkExpects() {
 		return
 	}
 	again := b.again

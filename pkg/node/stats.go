@@ -59,9 +59,12 @@ type NetworkStats struct {
 // Stats are the counters of a node.
 type Stats struct {
 	Internal, External CacheStats
-	Network            NetworkStats
-	Engine             ftfw.Stats
-	TxQueue, Resend    int
+	// ExpectInternal and ExpectExternal are the caches of expectations.
+	ExpectInternal, ExpectExternal CacheStats
+
+	Network         NetworkStats
+	Engine          ftfw.Stats
+	TxQueue, Resend int
 	// EventsFiltered counts kernel events the filter refused.
 	EventsFiltered uint64
 	// TrafficBytes and TrafficPackets sum the counters of destroyed flows.
@@ -70,8 +73,6 @@ type Stats struct {
 	Sent [6]uint64
 	// Expired counts external entries a complete bulk did not mention.
 	Expired uint64
-	// ExpectationsIgnored counts received expectation messages.
-	ExpectationsIgnored uint64
 
 	limitSaid [2]bool
 }
@@ -80,6 +81,7 @@ type Stats struct {
 func (n *Node) Stats() Stats {
 	s := n.stats
 	s.Internal, s.External = n.internal.snapshot(), n.external.snapshot()
+	s.ExpectInternal, s.ExpectExternal = n.expects.internal.snapshot(), n.expects.external.snapshot()
 	s.Engine = n.engine.Stats()
 	s.TxQueue, s.Resend = n.engine.Pending()
 	return s

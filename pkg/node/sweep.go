@@ -136,6 +136,8 @@ const (
 func (n *Node) beginExpiry() {
 	n.expiry = expiry{gaps: n.expiry.gaps}
 	n.external.gen++
+	n.expects.external.gen++
+	n.expects.expiryAt = 0
 }
 
 func (n *Node) endExpiry(now time.Duration, clean bool) {
@@ -174,7 +176,7 @@ func (n *Node) Expire(limit int) (done bool) {
 			s.remove(r, false)
 		}
 	})
-	if n.expiry.at.done {
+	if n.expiry.at.done && n.expireExpects(limit) {
 		n.expiry = expiry{}
 	}
 	return !n.expiry.active

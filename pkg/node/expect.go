@@ -1,0 +1,449 @@
+package node
+
+import (
+	"strings"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/cache"
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// expectations are what a node with ExpectationSync has besides its flows: two
+// caches of flows that are yet to come. They live by the rules of flows (see
+// node.go, sweep.go and commit.go) with these differences: whose master is not
+// in the internal cache is not replicated, and only listed helpers count.
+type expectations struct {
+	internal, external *expectStore
+
+	orphans []orphan // their masters' events are on the way
+	sweep   expectSweep
+	flushed bool // the peer may hold what the internal cache has not
+
+	bulkAt, expiryAt cache.ID
+	committing       bool
+	commitAt         cache.ID
+
+	scratch flow.Expect
+}
+
+// An orphan is an expectation that is older than its master: a helper sees a
+// packet before the flow of it is confirmed (docs/protocol.md 3.7).
+type orphan struct {
+	ev    flow.ExpectEvent
+	until time.Duration
+}
+
+// The master's event follows within the same packet's way through the kernel.
+// A master that a filter refuses never comes.
+const (
+	orphansMax    = 256
+	orphanPatient = 2 * time.Second
+)
+
+// expectSweep is sweep for the internal cache of expectations.
+type expectSweep struct {
+	active bool
+	why    Purpose
+	gone   map[goneExpect]struct{}
+}
+
+type goneExpect struct {
+	id  uint32
+	key expectKey
+}
+
+func newExpectations(limit int, seed [2]uint64) expectations {
+	return expectations{
+		internal: newExpectStore(limit, cache.NewSeed(seed[0], seed[1])),
+		external: newExpectStore(limit, cache.NewSeed(seed[1], seed[0])),
+	}
+}
+
+// Expects takes events about expectations in the order the kernel sent them,
+// after the flow events that were read with them; and the entries of a dump
+// between BeginExpectSweep and EndExpectSweep. Without ExpectationSync it does
+// nothing.
+func (n *Node) Expects(now time.Duration, events []flow.ExpectEvent) {
+	if !n.cfg.ExpectationSync {
+		return
+	}
+	for i := range events {
+		ev := &events[i]
+		switch ev.Op {
+		case flow.New, flow.Update:
+			n.expectCreated(now, ev)
+		case flow.Destroy:
+			n.expectDestroyed(ev)
+		case flow.Dumped:
+			n.expectDumped(now, &ev.Expect)
+		}
+	}
+}
+
+// expectPasses reports whether the helper is one of those to be replicated.
+func (n *Node) expectPasses(x *flow.Expect) bool {
+	if len(n.cfg.ExpectHelpers) == 0 {
+		return true
+	}
+	var buf [len(x.Helper)]byte
+	name := strings.TrimRight(string(append(buf[:0], x.Helper[:]...)), "\x00")
+	for _, prefix := range n.cfg.ExpectHelpers {
+		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasMaster reports whether the internal cache has the flow that announced x.
+func (n *Node) hasMaster(x *flow.Expect) bool {
+	master := x.Master
+	master.Zone = x.Tuple.Zone
+	r := n.internal.lookup(&master)
+	return r != none && !n.internal.dead(r)
+}
+
+func (n *Node) expectCreated(now time.Duration, ev *flow.ExpectEvent) {
+	if !n.expectPasses(&ev.Expect) {
+		n.stats.EventsFiltered++
+		return
+	}
+	if !n.hasMaster(&ev.Expect) {
+		if len(n.expects.orphans) < orphansMax {
+			n.expects.orphans = append(n.expects.orphans, orphan{*ev, now + orphanPatient})
+		}
+		return
+	}
+	n.expectAdmit(now, ev)
+}
+
+// ReadMaster takes what the kernel's table says of a flow that announced
+// something: no event tells that a helper has changed the length of what it
+// translated, and without the adjustment of sequence numbers a connection does
+// not survive a failover. Everything else events tell better.
+func (n *Node) ReadMaster(now time.Duration, f *flow.Flow) {
+	const adjusted = flow.HasSeqOrig | flow.HasSeqRepl
+	s := n.internal
+	r := s.lookup(&f.Key)
+	if r == none || s.dead(r) || s.succeeded(r, f) || !f.Has.Any(adjusted) {
+		return
+	}
+	n.other = flow.Flow{Key: f.Key, Has: f.Has & adjusted, SeqAdj: f.SeqAdj}
+	if !s.merge(r, &n.other, &n.scratch) {
+		return
+	}
+	c := s.common(r)
+	c.seen = seconds(now)
+	c.flags |= updated
+	s.stats.Updated++
+	n.enqueue(r)
+}
+
+func (n *Node) expectAdmit(now time.Duration, ev *flow.ExpectEvent) {
+	s := n.expects.internal
+	id, fresh := s.put(&ev.Expect)
+	if id == 0 {
+		return
+	}
+	if fresh && n.expects.flushed {
+		s.at(id).flags = told
+	}
+	s.replace(id, fresh, &ev.Expect, seconds(now))
+	if ev.Origin == flow.Other {
+		n.enqueueExpect(id)
+	}
+}
+
+// adoptOrphans looks again for the masters that were missing.
+func (n *Node) adoptOrphans(now time.Duration) {
+	kept := n.expects.orphans[:0]
+	for i := range n.expects.orphans {
+		o := &n.expects.orphans[i]
+		switch {
+		case n.hasMaster(&o.ev.Expect):
+			n.expectAdmit(now, &o.ev)
+		case now < o.until:
+			kept = append(kept, *o)
+		}
+	}
+	n.expects.orphans = kept
+}
+
+func (n *Node) expectDestroyed(ev *flow.ExpectEvent) {
+	key := keyOfExpect(&ev.Expect)
+	for i := range n.expects.orphans {
+		if keyOfExpect(&n.expects.orphans[i].ev.Expect) == key {
+			n.expects.orphans = append(n.expects.orphans[:i], n.expects.orphans[i+1:]...)
+			break
+		}
+	}
+	if w := &n.expects.sweep; w.active {
+		w.gone[goneExpect{ev.Expect.ID, key}] = struct{}{}
+	}
+	s := n.expects.internal
+	id := s.lookup(&ev.Expect)
+	switch {
+	case id != 0 && !s.table.Dead(id):
+		n.expectEnds(id, ev.Origin == flow.Other)
+	case !n.expectPasses(&ev.Expect):
+		n.stats.EventsFiltered++
+	case id == 0 && n.expects.flushed && ev.Origin == flow.Other:
+		n.buryExpect(&ev.Expect)
+	}
+}
+
+// expectEnds is die for an expectation.
+func (n *Node) expectEnds(id cache.ID, tell bool) {
+	s := n.expects.internal
+	s.stats.Destroyed++
+	r := ftfw.Ref(refExpect(id))
+	if s.at(id).flags&told == 0 {
+		tell = false
+		if n.engine.Queued(r) {
+			n.engine.Forget(r)
+			s.table.Unpin(id)
+		}
+	}
+	if tell {
+		n.enqueueExpect(id)
+	}
+	s.table.Delete(id)
+}
+
+// buryExpect is bury for an expectation.
+func (n *Node) buryExpect(x *flow.Expect) {
+	s := n.expects.internal
+	id, _ := s.put(x)
+	if id == 0 {
+		return
+	}
+	s.at(id).x = *x
+	n.enqueueExpect(id)
+	s.table.Delete(id)
+}
+
+func (n *Node) enqueueExpect(id cache.ID) {
+	if n.engine.Enqueue(ftfw.Ref(refExpect(id))) {
+		n.expects.internal.table.Pin(id)
+	}
+}
+
+func (n *Node) releaseExpect(r ref) {
+	t := n.expects.internal
+	t.at(r.expectID()).flags &^= renewed
+	t.table.Unpin(r.expectID())
+}
+
+// renderExpect is render for an expectation.
+func (n *Node) renderExpect(r ref, h wire.Header, dst []byte) []byte {
+	e := n.expects.internal.at(r.expectID())
+	e.flags = e.flags&^unsaid | told
+	switch {
+	case n.expects.internal.table.Dead(r.expectID()):
+		h.Type = wire.ExpDel
+	case e.flags&(updated|renewed) == updated:
+		h.Type = wire.ExpUpd
+	default:
+		h.Type = wire.ExpNew
+	}
+	n.stats.Sent[h.Type]++
+	return n.wire.AppendExpect(dst, h, &e.x)
+}
+
+// bulkExpects queues the next expectations of a bulk and reports whether all
+// are queued.
+func (n *Node) bulkExpects() (done bool) {
+	if !n.cfg.ExpectationSync {
+		return true
+	}
+	n.expects.bulkAt = n.expects.internal.scan(n.expects.bulkAt, bulkChunk, n.enqueueExpect)
+	return n.expects.bulkAt == 0
+}
+
+// deliverExpect applies a message about an expectation to the external cache,
+// ExpectationSync or not (docs/protocol.md 6.1).
+func (n *Node) deliverExpect(now time.Duration, m *wire.Message) {
+	x, s := &n.expects.scratch, n.expects.external
+	if n.wire.ParseExpect(m.Body, x) != nil {
+		n.stats.Network.badPayload()
+		return
+	}
+	if m.Type == wire.ExpDel {
+		if id := s.lookup(x); id != 0 {
+			s.stats.Destroyed++
+			s.table.Delete(id)
+		}
+		return
+	}
+	id, fresh := s.put(x)
+	switch {
+	case id == 0:
+	case fresh || m.Type == wire.ExpNew:
+		s.replace(id, fresh, x, seconds(now))
+	default:
+		s.update(id, x, seconds(now))
+	}
+}
+
+// expireExpects is Expire for expectations.
+func (n *Node) expireExpects(limit int) (done bool) {
+	s := n.expects.external
+	n.expects.expiryAt = s.scan(n.expects.expiryAt, limit, func(id cache.ID) {
+		if s.at(id).gen != s.gen {
+			s.stats.Destroyed++
+			n.stats.Expired++
+			s.table.Delete(id)
+		}
+	})
+	return n.expects.expiryAt == 0
+}
+
+// BeginExpectSweep starts to make the internal cache of expectations equal to
+// the kernel's, or starts it over. Flows come first: an expectation without
+// its master is passed over. Feed the dump to Expects, then call
+// EndExpectSweep.
+func (n *Node) BeginExpectSweep(p Purpose) {
+	n.expects.sweep = expectSweep{active: true, why: p, gone: make(map[goneExpect]struct{})}
+	n.expects.internal.gen++
+}
+
+func (n *Node) expectDumped(now time.Duration, x *flow.Expect) {
+	w, s := &n.expects.sweep, n.expects.internal
+	if !w.active || !n.expectPasses(x) || !n.hasMaster(x) {
+		return
+	}
+	if _, ok := w.gone[goneExpect{x.ID, keyOfExpect(x)}]; ok {
+		return
+	}
+	id, fresh := s.put(x)
+	if id == 0 {
+		return
+	}
+	e := s.at(id)
+	switch {
+	case fresh || s.table.Dead(id):
+		s.replace(id, fresh, x, seconds(now))
+		s.at(id).flags |= told | renewed
+	case e.gen == s.gen:
+		return
+	case sameExpect(e.x, *x):
+		e.gen, e.x = s.gen, *x
+		e.flags |= told
+		if e.flags&unsaid == 0 {
+			return
+		}
+	default:
+		s.update(id, x, seconds(now))
+		s.at(id).flags |= told
+	}
+	switch {
+	case w.why == Repair, n.bulk.active:
+		n.enqueueExpect(id)
+	case w.why == Refresh:
+		s.at(id).flags |= unsaid
+	}
+}
+
+// sameExpect reports whether nothing that travels differs, but for the timeout.
+func sameExpect(a, b flow.Expect) bool {
+	for _, x := range []*flow.Expect{&a, &b} {
+		x.Has &^= flow.HasTimeout | flow.HasID
+		x.Timeout, x.ID = 0, 0
+	}
+	return a == b
+}
+
+// EndExpectSweep removes what the dump did not show.
+func (n *Node) EndExpectSweep() {
+	s := n.expects.internal
+	if !n.expects.sweep.active {
+		return
+	}
+	s.each(func(id cache.ID) {
+		if s.at(id).gen != s.gen {
+			n.expectEnds(id, true)
+		}
+	})
+	n.expects.sweep = expectSweep{}
+}
+
+// AbortExpectSweep gives a sweep up: what was fed stays, nothing is removed.
+func (n *Node) AbortExpectSweep() { n.expects.sweep = expectSweep{} }
+
+// BeginExpectCommit starts to hand out the external cache of expectations for
+// the kernel, which must have their masters. It reports false when that is
+// already under way.
+func (n *Node) BeginExpectCommit() bool {
+	if n.expects.committing {
+		return false
+	}
+	n.expects.committing, n.expects.commitAt = true, 0
+	return true
+}
+
+// NextExpectCommit is NextCommit for expectations.
+func (n *Node) NextExpectCommit(now time.Duration, batch []flow.Expect) (filled int, done bool) {
+	if !n.expects.committing {
+		return 0, true
+	}
+	s := n.expects.external
+	n.expects.commitAt = s.scan(n.expects.commitAt, len(batch), func(id cache.ID) {
+		e, x := s.at(id), &batch[filled]
+		*x = e.x
+		x.Timeout = n.timeLeft(x.Has, x.Timeout, seconds(now)-e.seen)
+		x.Has |= flow.HasTimeout
+		filled++
+	})
+	n.expects.committing = n.expects.commitAt != 0
+	return filled, !n.expects.committing
+}
+
+// FlushExpects empties both caches of expectations, as -f does with those of
+// flows. It is the caller's not to do that during a commit.
+func (n *Node) FlushExpects() {
+	n.engine.Released(n.release)
+	in, ex := n.expects.internal, n.expects.external
+	in.each(func(id cache.ID) {
+		in.stats.Destroyed++
+		if r := ftfw.Ref(refExpect(id)); n.engine.Queued(r) {
+			n.engine.Forget(r)
+			in.table.Unpin(id)
+		}
+		in.table.Delete(id)
+	})
+	n.expects.flushed = true
+	n.expects.orphans = n.expects.orphans[:0]
+	ex.stats.Destroyed += uint64(ex.table.Len())
+	ex.table.Clear()
+}
+
+// An ExpectCursor is a place in a dump of expectations; the zero value is its
+// start.
+type ExpectCursor struct {
+	at   cache.ID
+	done bool
+}
+
+// Done reports whether the dump is complete.
+func (c *ExpectCursor) Done() bool { return c.done }
+
+// DumpExpects is Dump for expectations.
+func (n *Node) DumpExpects(dst []byte, now time.Duration, which Which, xml bool, c *ExpectCursor, limit int) []byte {
+	s := n.expects.internal
+	if which == External {
+		s = n.expects.external
+	}
+	c.at = s.scan(c.at, limit, func(id cache.ID) {
+		e := s.at(id)
+		if xml {
+			dst = e.x.AppendXML(dst, flow.TextOptions{})
+		} else {
+			dst = e.x.AppendText(dst, flow.TextOptions{Age: seconds(now) - e.born, ShowAge: true})
+		}
+		dst = append(dst, '\n')
+	})
+	c.done = c.at == 0
+	return dst
+}
