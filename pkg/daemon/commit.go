@@ -14,9 +14,9 @@ import (
 // visits of the node. The events they cause are read meanwhile.
 const commitBatch = 512
 
-// commitExternal writes the external cache into the kernel and returns when
-// the last entry was tried.
-func (d *Daemon) commitExternal() {
+// commitExternal writes external caches into the kernel, part by part, and
+// returns when the last entry was tried.
+func (d *Daemon) commitExternal(parts []func()) {
 	s := d.sync
 	s.purge.cancel()
 	// The node's own mark is gone when it has handed out the last entries, but
@@ -26,9 +26,16 @@ func (d *Daemon) commitExternal() {
 		return
 	}
 	defer s.commitMu.Unlock()
+	for _, part := range parts {
+		part()
+	}
+}
+
+// commitFlows writes the external cache of flows into the kernel.
+func (d *Daemon) commitFlows() {
 	started := time.Now()
 	d.enter(func(n *node.Node, _ time.Duration) { n.BeginCommit() })
-	n := s.breadth()
+	n := d.sync.breadth()
 	c := commit{d: d, flows: make([]flow.Flow, n), known: make([]kernel.Known, n), results: make([]kernel.Result, n)}
 	for c.next() {
 	}
@@ -88,7 +95,7 @@ func (c *commit) next() (more bool) {
 	}
 	for i := range n {
 		if err := c.results[i].Err(); err != nil {
-			c.refuse(1, &c.flows[i], err)
+			c.refuse(1, c.flows[i].AppendText(nil, flow.TextOptions{Timeout: true}), err)
 			continue
 		}
 		c.written++
@@ -99,8 +106,9 @@ func (c *commit) next() (more bool) {
 // saidRefused bounds the log lines of one commit.
 const saidRefused = 10
 
-// refuse counts n flows that were not written. f is the flow, if it is one.
-func (c *commit) refuse(n int, f *flow.Flow, why error) {
+// refuse counts n entries that were not written. entry is its text, if it is
+// one.
+func (c *commit) refuse(n int, entry []byte, why error) {
 	c.refused += n
 	if c.said++; c.said > saidRefused {
 		return
@@ -108,7 +116,7 @@ func (c *commit) refuse(n int, f *flow.Flow, why error) {
 	// As strerror writes it: with a capital.
 	text := why.Error()
 	c.d.log.Errorf("commit-create: %s%s", strings.ToUpper(text[:1]), text[1:])
-	if f != nil {
-		c.d.log.Errorf("%s", f.AppendText(nil, flow.TextOptions{Timeout: true}))
+	if entry != nil {
+		c.d.log.Errorf("%s", entry)
 	}
 }

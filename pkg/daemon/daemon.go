@@ -74,6 +74,7 @@ type syncer struct {
 	commitMu sync.Mutex    // guards the commit writer
 	flushMu  sync.Mutex    // guards the flush writer
 	purge    purge
+	masters  masters
 	kernel   kernelCounters
 }
 
@@ -188,7 +189,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	if d.sync == nil {
 		return nil
 	}
-	err := d.readTable(ctx, node.Start)
+	err := d.readTables(ctx, node.Start)
 	if errors.Is(err, kernel.ErrTorn) {
 		d.log.Warnf("%v: some entries may be missing until -R", err)
 		return nil

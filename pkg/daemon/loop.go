@@ -126,12 +126,17 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
 	s := l.d.sync
 	n, err := s.events.Read(l.events)
+	expects := s.events.Expects()
 	if n > 0 {
 		s.node.Kernel(now, l.events[:n])
 		t.events += n
 	}
+	if len(expects) > 0 {
+		l.d.takeExpects(now, expects)
+		t.events += len(expects)
+	}
 	switch {
-	case err == nil && n == 0 && l.congested:
+	case err == nil && n+len(expects) == 0 && l.congested:
 		l.congested = false
 		notice(s.overrun)
 	case errors.As(err, &t.overrun):
@@ -140,7 +145,7 @@ func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
 	case err != nil:
 		return false, fmt.Errorf("read kernel events: %w", err)
 	}
-	return n == len(l.events) || l.congested, nil
+	return n == len(l.events) || len(expects) >= len(l.events) || l.congested, nil
 }
 
 // takeDatagrams feeds a batch of datagrams to the node and reports whether

@@ -17,24 +17,24 @@ func Requests() []ctl.Request { return (&Daemon{}).requests() }
 // request is one row here.
 func (d *Daemon) requests() []ctl.Request {
 	return []ctl.Request{
-		{Code: 46, Flag: "-c", Help: "commit external cache to conntrack table", Handle: d.onCommit("committing all external caches")},
-		{Code: 18, Flag: "-c ct", Handle: d.onCommit("committing conntrack cache")},
-		{Code: 42, Flag: "-c expect"},
-		{Code: 45, Flag: "-f", Help: "flush internal and external cache", Handle: d.onFlushCaches},
+		{Code: 46, Flag: "-c", Help: "commit external cache to conntrack table", Handle: d.onCommit("committing all external caches", d.commitFlows, d.commitExpects)},
+		{Code: 18, Flag: "-c ct", Handle: d.onCommit("committing conntrack cache", d.commitFlows)},
+		{Code: 42, Flag: "-c expect", Handle: d.ifExpects(d.onCommit("committing expectation cache", d.commitExpects))},
+		{Code: 45, Flag: "-f", Help: "flush internal and external cache", Handle: d.onFlushCaches(true)},
 		{Code: 33, Flag: "-f internal", Handle: d.onFlushInternal},
 		{Code: 34, Flag: "-f external", Handle: d.onFlushExternal},
-		{Code: 19, Handle: d.onFlushCaches},
-		{Code: 43, Flag: "-F", Help: "flush kernel conntrack table", Handle: d.onFlushKernel},
+		{Code: 19, Handle: d.onFlushCaches(false)},
+		{Code: 43, Flag: "-F", Help: "flush kernel conntrack table", Handle: then(d.onFlushKernel, d.ifExpects(d.onFlushKernelExpects))},
 		{Code: 0, Flag: "-F ct", Handle: d.onFlushKernel},
-		{Code: 38, Flag: "-F expect"},
+		{Code: 38, Flag: "-F expect", Handle: d.ifExpects(d.onFlushKernelExpects)},
 		{Code: 16, Flag: "-i, -i ct", Help: "show content of internal cache", Handle: d.onDump(node.Internal, false)},
 		{Code: 24, Flag: "-i -x, -i ct -x", Handle: d.onDump(node.Internal, true)},
-		{Code: 40, Flag: "-i expect"},
-		{Code: 47, Flag: "-i expect -x"},
+		{Code: 40, Flag: "-i expect", Handle: d.onDumpExpects(node.Internal, false)},
+		{Code: 47, Flag: "-i expect -x", Handle: d.onDumpExpects(node.Internal, true)},
 		{Code: 17, Flag: "-e, -e ct", Help: "show content of external cache", Handle: d.onDump(node.External, false)},
 		{Code: 25, Flag: "-e -x, -e ct -x", Handle: d.onDump(node.External, true)},
-		{Code: 41, Flag: "-e expect"},
-		{Code: 48, Flag: "-e expect -x"},
+		{Code: 41, Flag: "-e expect", Handle: d.onDumpExpects(node.External, false)},
+		{Code: 48, Flag: "-e expect -x", Handle: d.onDumpExpects(node.External, true)},
 		{Code: 20, Flag: "-k", Help: "kill conntrack daemon", Handle: d.onKill},
 		{Code: 28, Flag: "-s network", Handle: d.report(d.networkReport)},
 		{Code: 29, Flag: "-s cache", Handle: d.report(d.cacheReport)},
@@ -44,10 +44,10 @@ func (d *Daemon) requests() []ctl.Request {
 		{Code: 35, Flag: "-s process"},
 		{Code: 36, Flag: "-s queue", Handle: d.report(d.queueReport)},
 		{Code: 21, Flag: "-s, -s ct", Help: "show statistics", Handle: d.report(d.generalReport)},
-		{Code: 37, Flag: "-s expect"},
-		{Code: 44, Flag: "-R", Help: "resync with kernel conntrack table", Handle: d.onRefresh},
+		{Code: 37, Flag: "-s expect", Handle: d.ifExpects(d.report(d.expectReport))},
+		{Code: 44, Flag: "-R", Help: "resync with kernel conntrack table", Handle: then(d.onRefresh, d.ifExpects(d.onRefreshExpects))},
 		{Code: 1, Flag: "-R ct", Handle: d.onRefresh},
-		{Code: 39, Flag: "-R expect"},
+		{Code: 39, Flag: "-R expect", Handle: d.ifExpects(d.onRefreshExpects)},
 		{Code: 22, Flag: "-B", Help: "force a bulk send to other replica firewalls", Handle: d.onBulk},
 		{Code: 23, Flag: "-n", Help: "request resync with other node", Handle: d.onResync},
 		{Code: 26, Flag: "-t", Help: "reset the kernel timers (purge zombie entries after PurgeTimeout)", Handle: d.onPurge},
@@ -56,34 +56,44 @@ func (d *Daemon) requests() []ctl.Request {
 
 type handler = func(ctx context.Context, w io.Writer) error
 
-func (d *Daemon) onCommit(text string) handler {
+// onCommit commits caches one after the other. The client is answered at the
+// end.
+func (d *Daemon) onCommit(text string, parts ...func()) handler {
 	return func(context.Context, io.Writer) error {
 		if d.sync == nil {
 			return nil
 		}
 		d.log.Info(text)
-		d.commitExternal()
+		d.commitExternal(parts)
 		return nil
 	}
 }
 
-func (d *Daemon) onFlushCaches(context.Context, io.Writer) error {
-	if d.sync == nil {
-		return nil
-	}
-	ok := false
-	d.enter(func(n *node.Node, _ time.Duration) {
-		if ok = n.FlushExternal(); ok {
-			n.FlushInternal()
+// onFlushCaches empties the caches of flows, and with expects those of
+// expectations if there are any.
+func (d *Daemon) onFlushCaches(expects bool) handler {
+	return func(context.Context, io.Writer) error {
+		if d.sync == nil {
+			return nil
 		}
-	})
-	if !ok {
-		d.log.Error("ignoring flush command, commit still in progress")
+		ok := false
+		d.enter(func(n *node.Node, _ time.Duration) {
+			if ok = n.FlushExternal(); !ok {
+				return
+			}
+			n.FlushInternal()
+			if expects && d.syncsExpects() {
+				n.FlushExpects()
+			}
+		})
+		if !ok {
+			d.log.Error("ignoring flush command, commit still in progress")
+			return nil
+		}
+		d.sync.purge.cancel()
+		d.log.Info("flushing caches")
 		return nil
 	}
-	d.sync.purge.cancel()
-	d.log.Info("flushing caches")
-	return nil
 }
 
 func (d *Daemon) onFlushInternal(context.Context, io.Writer) error {

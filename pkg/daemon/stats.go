@@ -29,8 +29,13 @@ func (d *Daemon) nodeStats() (st node.Stats) {
 
 func (d *Daemon) generalReport(b []byte) []byte {
 	st := d.nodeStats()
-	b = appendCache(b, "internal", cacheStats(&st.Internal))
-	b = appendCache(b, "external", cacheStats(&st.External))
+	return d.appendGeneral(b, &st, &st.Internal, &st.External)
+}
+
+// appendGeneral appends the report on two caches and what they live from.
+func (d *Daemon) appendGeneral(b []byte, st *node.Stats, internal, external *node.CacheStats) []byte {
+	b = appendCache(b, "internal", cacheStats(internal))
+	b = appendCache(b, "external", cacheStats(external))
 	b = appendTraffic(b, &TrafficStats{Bytes: st.TrafficBytes, Packets: st.TrafficPackets})
 	b = appendActiveLink(b, d.linkStats())
 	return appendTracking(b, &TrackingStats{Malformed: st.Network.Malformed, Lost: st.Engine.Lost})

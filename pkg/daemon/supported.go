@@ -36,11 +36,3 @@ func checkSupported(cfg *confparse.Config) error {
 	}
 	return nil
 }
-
-// advise says what is accepted and done differently.
-func advise(cfg *confparse.Config) (texts []string) {
-	if cfg.Node.ExpectationSync {
-		texts = append(texts, "ExpectationSync is not supported: expectations are not replicated, the flows they lead to are")
-	}
-	return texts
-}

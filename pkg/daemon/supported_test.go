@@ -55,15 +55,3 @@ func TestCheckSupported(t *testing.T) {
 		})
 	}
 }
-
-func TestAdvice(t *testing.T) {
-	cfg := working()
-	if got := advise(cfg); len(got) != 0 {
-		t.Errorf("advice about nothing: %q", got)
-	}
-	cfg.Node.ExpectationSync = true
-	got := advise(cfg)
-	if len(got) != 1 || !strings.HasPrefix(got[0], "ExpectationSync ") {
-		t.Errorf("got %q", got)
-	}
-}

@@ -22,9 +22,6 @@ func (d *Daemon) openSync() (*syncer, error) {
 	cfg := d.cfg
 	cfg.Node.Filter.Compile() // flushKernel asks it too
 	d.sayEvents(s.events)
-	for _, text := range advise(cfg) {
-		d.log.Warn(text)
-	}
 	d.saySettings()
 	var seed [16]byte
 	rand.Read(seed[:])
@@ -47,7 +44,7 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	if s.link, err = link.Open(cfg.Links[0]); err != nil {
 		return err
 	}
-	if s.events, err = kernel.OpenEvents(eventConfig(cfg), kernel.FlowGroups...); err != nil {
+	if s.events, err = kernel.OpenEvents(eventConfig(cfg), d.groups()...); err != nil {
 		return fmt.Errorf("open event socket: %w", err)
 	}
 	d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)

@@ -72,7 +72,7 @@ func (d *Daemon) repair(ctx context.Context) error {
 			return nil
 		}
 		d.countResync()
-		err := d.readTable(ctx, node.Repair)
+		err := d.readTables(ctx, node.Repair)
 		if err == nil {
 			d.sync.outdated.Store(false) // or about to be true again
 		}

@@ -1,0 +1,246 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/kernel"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+// syncsExpects reports whether expectations are replicated.
+func (d *Daemon) syncsExpects() bool { return d.sync != nil && d.cfg.Node.ExpectationSync }
+
+// ifExpects makes a handler that answers with nothing without ExpectationSync.
+func (d *Daemon) ifExpects(h handler) handler {
+	return func(ctx context.Context, w io.Writer) error {
+		if !d.syncsExpects() {
+			return nil
+		}
+		return h(ctx, w)
+	}
+}
+
+// groups are the events the daemon wants from the kernel.
+func (d *Daemon) groups() []kernel.Group {
+	groups := append([]kernel.Group(nil), kernel.FlowGroups...)
+	if d.cfg.Node.ExpectationSync {
+		groups = append(groups, kernel.ExpectGroups...)
+	}
+	return groups
+}
+
+// readTables makes both internal caches equal to the kernel's tables. The
+// flows come first: expectations need their masters.
+func (d *Daemon) readTables(ctx context.Context, why node.Purpose) error {
+	if err := d.readTable(ctx, why); err != nil {
+		return err
+	}
+	if d.syncsExpects() {
+		return d.readExpects(ctx, why)
+	}
+	return nil
+}
+
+// readExpects dumps the kernel's expectations into the internal cache.
+func (d *Daemon) readExpects(ctx context.Context, why node.Purpose) error {
+	s := d.sync
+	s.resync.Lock()
+	defer s.resync.Unlock()
+	var all []flow.ExpectEvent
+	d.enter(func(n *node.Node, _ time.Duration) { n.BeginExpectSweep(why) })
+	var dumper kernel.Dumper
+	err := dumper.DumpExpect(ctx, func(x *flow.Expect) error {
+		all = append(all, flow.ExpectEvent{Op: flow.Dumped, Expect: *x})
+		return nil
+	}, func() { all = all[:0] })
+	d.enter(func(n *node.Node, now time.Duration) {
+		if err != nil {
+			n.AbortExpectSweep()
+			return
+		}
+		n.Expects(now, all)
+		n.EndExpectSweep()
+	})
+	if err != nil {
+		return fmt.Errorf("read expectation table: %w", err)
+	}
+	return nil
+}
+
+// masters are the flows whose helpers have translated what they announced.
+type masters struct {
+	mu      sync.Mutex
+	waiting []flow.Key
+}
+
+// A helper announces before it translates, and its event may be here before
+// that is done.
+const (
+	mastersPause = 20 * time.Millisecond
+	mastersMost  = 4096
+)
+
+// takeExpects feeds expectation events to the node. The caller is inside.
+func (d *Daemon) takeExpects(now time.Duration, events []flow.ExpectEvent) {
+	d.sync.node.Expects(now, events)
+	d.readMastersOf(events)
+}
+
+// readMastersOf reads the masters of new expectations with translation again,
+// soon; see node.ReadMaster.
+func (d *Daemon) readMastersOf(expects []flow.ExpectEvent) {
+	m := &d.sync.masters
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := len(m.waiting)
+	for i := range expects {
+		ev := &expects[i]
+		if ev.Op == flow.New && ev.Origin == flow.Other && ev.Expect.Has.Any(flow.HasSNAT|flow.HasSPAT) && len(m.waiting) < mastersMost {
+			master := ev.Expect.Master
+			master.Zone = ev.Expect.Tuple.Zone
+			m.waiting = append(m.waiting, master)
+		}
+	}
+	if before == 0 && len(m.waiting) > 0 {
+		time.AfterFunc(mastersPause, d.readMasters)
+	}
+}
+
+func (d *Daemon) readMasters() {
+	s := d.sync
+	s.masters.mu.Lock()
+	keys := s.masters.waiting
+	s.masters.waiting = nil
+	s.masters.mu.Unlock()
+	s.flushMu.Lock()
+	defer s.flushMu.Unlock()
+	for _, k := range keys {
+		f := flow.Flow{Key: k}
+		found, err := s.flush.Lookup(&f)
+		if err != nil {
+			return // at the shutdown; else the next -R or repair finds it
+		}
+		if found {
+			d.enter(func(n *node.Node, now time.Duration) { n.ReadMaster(now, &f) })
+		}
+	}
+}
+
+func (d *Daemon) onRefreshExpects(ctx context.Context, _ io.Writer) error {
+	d.log.Info("resync with master expect table")
+	d.countResync()
+	if err := d.readExpects(ctx, node.Refresh); err != nil {
+		d.log.Errorf("resync with master expect table: %v", err)
+		return err
+	}
+	return nil
+}
+
+// onFlushKernelExpects empties the kernel's table of expectations, all of it,
+// as the kernel can't tell those of refused flows apart.
+func (d *Daemon) onFlushKernelExpects(context.Context, io.Writer) error {
+	s := d.sync
+	d.log.Info("flushing kernel expect table")
+	s.mu.Lock()
+	s.kernel.flushes++
+	s.mu.Unlock()
+	s.flushMu.Lock()
+	defer s.flushMu.Unlock()
+	if err := s.flush.FlushExpect(); err != nil {
+		d.log.Errorf("flush kernel expect table: %v", err)
+		return err
+	}
+	return nil
+}
+
+// then runs one handler after another; what ends the first is reported but
+// does not keep the second from its work.
+func then(first, second handler) handler {
+	return func(ctx context.Context, w io.Writer) error {
+		err := first(ctx, w)
+		if e := second(ctx, w); err == nil {
+			err = e
+		}
+		return err
+	}
+}
+
+func (d *Daemon) expectReport(b []byte) []byte {
+	st := d.nodeStats()
+	return d.appendGeneral(b, &st, &st.ExpectInternal, &st.ExpectExternal)
+}
+
+// onDumpExpects is onDump for expectations. As in conntrackd only the plain
+// text is a matter of ExpectationSync.
+func (d *Daemon) onDumpExpects(which node.Which, xml bool) handler {
+	return func(ctx context.Context, w io.Writer) error {
+		if d.sync == nil || !xml && !d.syncsExpects() {
+			return nil
+		}
+		cursor := node.ExpectCursor{}
+		var text []byte
+		for !cursor.Done() && ctx.Err() == nil {
+			d.enter(func(n *node.Node, now time.Duration) {
+				text = n.DumpExpects(text[:0], now, which, xml, &cursor, dumpChunk)
+			})
+			if _, err := w.Write(text); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	}
+}
+
+// expectBatch is the number of expectations handed out at a time.
+const expectBatch = 64
+
+// commitExpects writes the external cache of expectations into the kernel,
+// after the flows they belong to.
+func (d *Daemon) commitExpects() {
+	if !d.syncsExpects() {
+		return
+	}
+	started := time.Now()
+	d.enter(func(n *node.Node, _ time.Duration) { n.BeginExpectCommit() })
+	c := commit{d: d}
+	batch := make([]flow.Expect, expectBatch)
+	for c.nextExpects(batch) {
+	}
+	if c.cut {
+		d.log.Warnf("commit cut short by the shutdown after %d expectations", c.written)
+		return
+	}
+	d.log.Infof("Committed %d new expectations", c.written)
+	if c.refused > 0 {
+		d.log.Infof("%d expectations can't be committed", c.refused)
+	}
+	d.log.Infof("commit has taken %.6f seconds", time.Since(started).Seconds())
+}
+
+// nextExpects is next for expectations, which go one by one: there are few.
+func (c *commit) nextExpects(batch []flow.Expect) (more bool) {
+	s := c.d.sync
+	var n int
+	var done bool
+	c.d.enter(func(nd *node.Node, now time.Duration) {
+		n, done = nd.NextExpectCommit(now, batch)
+		c.cut = s.closed
+	})
+	if c.cut {
+		return false
+	}
+	s.breathe(context.Background())
+	for i := range batch[:n] {
+		if err := s.commit.CreateExpect(&batch[i]); err != nil {
+			c.refuse(1, batch[i].AppendText(nil, flow.TextOptions{Timeout: true}), err)
+			continue
+		}
+		c.written++
+	}
+	return !done
+}
