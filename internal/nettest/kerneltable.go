@@ -2,6 +2,7 @@ package nettest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"github.com/ti-mo/conntrack"
@@ -57,6 +58,27 @@ func (n *Node) kernelDump() ([]conntrack.Flow, error) {
 		return nil, fmt.Errorf("dump kernel table of %s: %w", n.Name, err)
 	}
 	return flows, nil
+}
+
+// Expectations reads the node's expectations, of each what two kernels must
+// agree about: all but timeout and ID.
+func (n *Node) Expectations() ([]string, error) {
+	c, err := conntrack.Dial(&netlink.Config{NetNS: n.FD()})
+	if err != nil {
+		return nil, fmt.Errorf("dump expectations of %s: %w", n.Name, err)
+	}
+	defer func() { _ = c.Close() }()
+	all, err := c.DumpExpect()
+	if err != nil {
+		return nil, fmt.Errorf("dump expectations of %s: %w", n.Name, err)
+	}
+	texts := make([]string, len(all))
+	for i, x := range all {
+		texts[i] = fmt.Sprintf("%v mask %v master %v helper %q class %d flags %d NAT %v direction %v function %q",
+			x.Tuple, x.Mask, x.TupleMaster, x.HelpName, x.Class, x.Flags, x.NAT.Tuple, x.NAT.Direction, x.Function)
+	}
+	slices.Sort(texts)
+	return texts, nil
 }
 
 // Count is the number of entries in the kernel's table.
