@@ -9,7 +9,7 @@ BIN      := bin/conntrackgo
 FUZZTIME ?= 10s
 PREFIX   ?= /usr/local
 
-.PHONY: all build demo bench test unit integration fuzz lint deps install clean
+.PHONY: all build demo bench bench-quick test unit integration fuzz lint deps install clean
 
 all: build
 
@@ -24,9 +24,15 @@ $(BIN):
 demo: deps build
 	$(GO) run ./internal/demo -bin $(abspath $(BIN))
 
-## bench: next to the C daemon, in one run, as ratios
+## bench: next to the C daemon, in one run, as ratios; writes docs/benchmarks.md
 bench: deps build
-	CONNTRACKGO_BIN=$(abspath $(BIN)) $(GO) run ./internal/bench $(BENCHFLAGS)
+	$(GO) build -o bin/bench ./internal/bench
+	CONNTRACKGO_BIN=$(abspath $(BIN)) bin/bench -out docs $(BENCHFLAGS)
+
+## bench-quick: the most telling rows in less than three minutes; only prints
+bench-quick: deps build
+	$(GO) build -o bin/bench ./internal/bench
+	CONNTRACKGO_BIN=$(abspath $(BIN)) bin/bench -quick -rounds 1 $(BENCHFLAGS)
 
 ## test: installs what the tests need and runs all of them
 test: deps build

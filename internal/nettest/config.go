@@ -29,6 +29,7 @@ type Config struct {
 	IgnoreAddresses []netip.Addr
 	FilterLines     []string // further lines inside the Filter section
 	GeneralLines    []string // further lines inside the General section
+	Extra           string   // text at the end of the file
 
 	// Paths, each chosen by NewDaemon when empty.
 	Socket, Lock, LogFile string
@@ -46,6 +47,7 @@ func (c *Config) Text() string {
 	c.writeLink(&b)
 	fmt.Fprintf(&b, "\tOptions {\n\t\tTCPWindowTracking %s\n\t\tExpectationSync %s\n\t}\n}\n", onOff(c.TCPWindowTracking), onOff(c.ExpectationSync))
 	c.writeGeneral(&b)
+	b.WriteString(c.Extra)
 	return b.String()
 }
 

@@ -146,8 +146,8 @@ func (f *Flow) appendTuple(b []byte, kind uint16, reply bool) []byte {
 	if src.Is6() {
 		first = 3 // CTA_IP_V6_SRC
 	}
-	b = attr(b, first, src.AsSlice())
-	b = attr(b, first+1, dst.AsSlice())
+	b = attrAddr(b, first, src)
+	b = attrAddr(b, first+1, dst)
 	closeAt(b, ip)
 	b, proto := open(b, 2 /* CTA_TUPLE_PROTO */)
 	b = attr8(b, 1, f.Proto)
@@ -186,8 +186,8 @@ func (f *Flow) appendNAT(b []byte, kind uint16, to netip.AddrPort) []byte {
 	if to.Addr().Is6() {
 		low = 4 // CTA_NAT_V6_MINIP
 	}
-	b = attr(b, low, to.Addr().AsSlice())
-	b = attr(b, low+1, to.Addr().AsSlice())
+	b = attrAddr(b, low, to.Addr())
+	b = attrAddr(b, low+1, to.Addr())
 	if to.Port() != 0 {
 		var proto int
 		b, proto = open(b, 3 /* CTA_NAT_PROTO */)
@@ -228,6 +228,16 @@ func attr(b []byte, kind uint16, v []byte) []byte {
 		b = append(b, 0)
 	}
 	return b
+}
+
+// attrAddr is attr of an address, without an allocation.
+func attrAddr(b []byte, kind uint16, a netip.Addr) []byte {
+	if a.Is4() {
+		v := a.As4()
+		return attr(b, kind, v[:])
+	}
+	v := a.As16()
+	return attr(b, kind, v[:])
 }
 
 func attr8(b []byte, kind uint16, v uint8) []byte {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ type Writer struct {
 	seq  uint32
 	buf  []byte
 	recv []byte
+	flow Flow
 }
 
 // Open opens a writer in a namespace; inside runs a function there
@@ -64,7 +66,7 @@ func (w *Writer) Close() error { return unix.Close(w.fd) }
 type Load struct {
 	From, To int
 	Rate     int
-	Flow     func(i int, f *Flow) // fills f; called once per request
+	Flow     func(i int, f *Flow) // fills f, which is zero; called once per request
 }
 
 // Result counts what the kernel did with a load.
@@ -92,36 +94,51 @@ func (w *Writer) Update(l Load) (Result, error) { return w.run(opUpdate, l) }
 func (w *Writer) Delete(l Load) (Result, error) { return w.run(opDelete, l) }
 
 func (w *Writer) run(o op, l Load) (Result, error) {
-	start := time.Now()
+	return w.paced(l.To-l.From, l.Rate, func(i int, f *Flow) op {
+		l.Flow(l.From+i, f)
+		return o
+	}, nil)
+}
+
+// paced sends n requests; fill says which and returns its kind. between may be
+// nil.
+func (w *Writer) paced(n, rate int, fill func(int, *Flow) op, between func()) (Result, error) {
+	p := newPacer(rate)
+	defer p.stop()
 	r := Result{Failed: map[unix.Errno]int{}}
-	step := batchSize
-	if l.Rate > 0 {
-		// At most a hundredth of a second's worth, so that slow rates
-		// are smooth too.
-		step = min(step, max(1, l.Rate/100))
-	}
-	for i := l.From; i < l.To; i += step {
-		if l.Rate > 0 {
-			due := time.Duration(float64(i-l.From) / float64(l.Rate) * float64(time.Second))
-			<-time.After(due - time.Since(start))
+	for i := 0; i < n; {
+		step := min(p.wait(i), n-i)
+		if between != nil {
+			// Anywhere in the group, so that it meets a daemon at
+			// any stage of its work.
+			first := rand.IntN(step + 1)
+			if err := w.batch(i, i+first, fill, &r); err != nil {
+				return r, err
+			}
+			between()
+			i, step = i+first, step-first
 		}
-		if err := w.batch(o, i, min(i+step, l.To), l.Flow, &r); err != nil {
+		if err := w.batch(i, i+step, fill, &r); err != nil {
 			return r, err
 		}
+		i += step
 	}
-	r.Took = time.Since(start)
+	r.Took = time.Since(p.start)
 	return r, r.Err()
 }
 
 // batch sends requests [from, to) and collects their errors. The last one asks
 // for an acknowledgement, which comes after every error.
-func (w *Writer) batch(o op, from, to int, fill func(int, *Flow), r *Result) error {
+func (w *Writer) batch(from, to int, fill func(int, *Flow) op, r *Result) error {
+	if from == to {
+		return nil
+	}
 	w.buf = w.buf[:0]
 	for i := from; i < to; i++ {
-		var f Flow
-		fill(i, &f)
+		w.flow = Flow{}
+		o := fill(i, &w.flow)
 		w.seq++
-		w.buf = f.append(w.buf, o, w.seq, i == to-1)
+		w.buf = w.flow.append(w.buf, o, w.seq, i == to-1)
 	}
 	if err := unix.Sendto(w.fd, w.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("flood: send: %w", err)
