@@ -207,6 +207,6 @@ func (b *bench) failures() error {
 // heading says where and how it was measured.
 func (b *bench) heading() string {
 	m := b.machine
-	return fmt.Sprintf("%d CPUs (%s), %d GB, Linux %s, %s; conntrackd %s; both SCHED_OTHER; medians of %d",
-		m.CPUs, m.Model, m.MemoryGB, m.Kernel, m.Go, m.C, b.rounds)
+	return fmt.Sprintf("%d CPUs (%s), %d GB, Linux %s, %s; conntrackd %s; both SCHED_OTHER, nice %d; medians of %d",
+		m.CPUs, m.Model, m.MemoryGB, m.Kernel, m.Go, m.C, nice, b.rounds)
 }

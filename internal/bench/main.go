@@ -33,6 +33,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "the most telling rows only, one round unless -rounds says more")
 	flag.StringVar(&o.out, "out", "", "directory for benchmarks.md and its plots; none are written without")
 	only := flag.String("run", "", "only rows whose id or name contains one of these words, separated by commas")
+	flag.IntVar(&nice, "nice", 0, "niceness of the daemons and of the load: -10 helps on a machine others use")
 	list := flag.Bool("list", false, "list the rows and their ids")
 	kinds := flag.String("kinds", "C,Go", "whose daemon")
 	flag.Parse()
@@ -62,6 +63,9 @@ func run(o options) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	if err := renice(os.Getpid(), nice); err != nil {
+		return err
+	}
 	restore, err := raiseTables()
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ type setup struct {
 
 // Texts for our daemon only. Send at once is what C always does.
 const (
-	sendAtOnce = ""
+	sendAtOnce = "Conntrackgo {\n\tCoalesceTime 0\n}\n"
 	coalescing = "" // our default
 )
 
@@ -159,6 +159,9 @@ func (p *pair) start(ctx context.Context, i int) (took time.Duration, err error)
 	}
 	if class, err := schedulerOf(d.Proc().PID()); err != nil || class != "SCHED_OTHER" {
 		return 0, errors.Join(err, fmt.Errorf("%s runs as %s", d, class))
+	}
+	if err := renice(d.Proc().PID(), nice); err != nil {
+		return 0, err
 	}
 	return took, pin(d.Proc().PID(), p.where()[i])
 }

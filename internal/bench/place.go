@@ -65,9 +65,25 @@ func rest() []int {
 	return cpus[:len(cpus)-1]
 }
 
-// pin lets every thread of a process run on these CPUs only. A thread made
-// meanwhile by one not moved yet is found by the second look.
+// pin lets every thread of a process run on these CPUs only.
 func pin(pid int, to []int) error {
+	return eachThread(pid, func(tid int) error { return unix.SchedSetaffinity(tid, setOf(to)) })
+}
+
+// nice is that of the daemons and of the bench: on a machine that others use
+// too, a negative one leaves less to chance.
+var nice int
+
+func renice(pid, to int) error {
+	if to == 0 {
+		return nil
+	}
+	return eachThread(pid, func(tid int) error { return unix.Setpriority(unix.PRIO_PROCESS, tid, to) })
+}
+
+// eachThread does something to every thread of a process. A thread made
+// meanwhile by one not reached yet is found by the second look.
+func eachThread(pid int, f func(tid int) error) error {
 	for range 2 {
 		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if err != nil {
@@ -78,7 +94,7 @@ func pin(pid int, to []int) error {
 			if err != nil {
 				return fmt.Errorf("place process %d: %w", pid, err)
 			}
-			if err := unix.SchedSetaffinity(tid, setOf(to)); err != nil && err != unix.ESRCH {
+			if err := f(tid); err != nil && err != unix.ESRCH {
 				return fmt.Errorf("place process %d: %w", pid, err)
 			}
 		}

@@ -26,8 +26,13 @@ type probe struct {
 	from, to *nettest.Node
 	writer   *flood.Writer
 	capture  int // packet socket in the other node
+	first    int // number of the first marker
 	sent     []time.Time
 }
+
+// markers counts those of the whole run: late news of an old one must not be
+// taken for a new one's.
+var markers int
 
 // markerTo is the destination of the markers; the source is the number.
 var markerTo = netip.MustParseAddr("203.0.113.77")
@@ -42,7 +47,7 @@ func marker(i int, f *flood.Flow) {
 }
 
 func newProbe(from, to *nettest.Node) (p *probe, err error) {
-	p = &probe{from: from, to: to, capture: -1}
+	p = &probe{from: from, to: to, capture: -1, first: markers}
 	if p.writer, err = flood.Open(from.Do); err != nil {
 		return nil, err
 	}
@@ -80,7 +85,7 @@ func (p *probe) close() {
 
 // mark makes the next marker.
 func (p *probe) mark() error {
-	i := len(p.sent)
+	i := p.first + len(p.sent)
 	p.sent = append(p.sent, time.Now())
 	_, err := p.writer.Create(flood.Load{From: i, To: i + 1, Flow: marker})
 	return err
@@ -136,7 +141,7 @@ func (p *probe) datagrams() ([]float64, error) {
 			return nil, err
 		}
 		for _, i := range markersIn(buf[:n]) {
-			if i < len(at) && at[i].IsZero() {
+			if i -= p.first; i >= 0 && i < len(at) && at[i].IsZero() {
 				at[i] = when
 			}
 		}
@@ -211,16 +216,16 @@ func (p *probe) entries() ([]float64, error) {
 			continue
 		}
 		s := src.As4()
-		if i := int(s[1])<<16 | int(s[2])<<8 | int(s[3]); i < len(at) {
+		if i := (int(s[1])<<16 | int(s[2])<<8 | int(s[3])) - p.first; i >= 0 && i < len(at) {
 			at[i] = f.Timestamp.Start
 		}
 	}
 	return p.since(at)
 }
 
-// clean removes the markers from the kernel.
+// clean removes the markers from the kernel; the probe is used up.
 func (p *probe) clean() error {
-	_, err := p.writer.Delete(flood.Load{To: len(p.sent), Flow: marker})
-	p.sent = p.sent[:0]
+	markers = p.first + len(p.sent)
+	_, err := p.writer.Delete(flood.Load{From: p.first, To: markers, Flow: marker})
 	return err
 }
