@@ -27,8 +27,8 @@ type expectEntry struct {
 }
 
 // expectRefs is where the engine's names of expectations begin. The refs of
-// flows stay below: an IPv4 table would need 32 GiB to get there.
-const expectRefs ref = 1 << 30
+// flows stay below: an IPv4 table would need 16 GiB to get there.
+const expectRefs ref = 1 << 29
 
 func refExpect(id cache.ID) ref  { return expectRefs | ref(id) }
 func (r ref) isExpect() bool     { return r >= expectRefs }

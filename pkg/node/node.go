@@ -315,7 +315,7 @@ func (n *Node) Tick(now time.Duration) {
 // Deadline is when Tick and Next want to be called at the latest.
 func (n *Node) Deadline() time.Duration {
 	d := n.engine.Deadline()
-	if n.bulk.waiting() && !n.sweep.active {
+	if n.bulk.waiting() && !n.filling() {
 		d = min(d, n.bulk.retry)
 	}
 	if n.expiry.retry != 0 {

@@ -108,10 +108,13 @@ func (n *Node) SendBulk() {
 	n.expects.bulkAt = 0
 }
 
+// filling reports whether a cache is being filled: then it is no answer.
+func (n *Node) filling() bool { return n.sweep.active || n.expects.sweep.active }
+
 // feedBulk queues the next entries of a bulk when the queue has run low.
 func (n *Node) feedBulk(now time.Duration) {
 	b := &n.bulk
-	if !b.active || n.sweep.active { // a cache being filled is no answer
+	if !b.active || n.filling() {
 		return
 	}
 	tx, unacked := n.engine.Pending()

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/conntrackgo/conntrackgo/internal/sim"
+	"github.com/conntrackgo/conntrackgo/pkg/cache"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 )
 
@@ -20,7 +21,7 @@ var (
 
 func simConfig() Config {
 	return Config{Mode: FTFW, HashLimit: 1 << 20, PurgeTimeout: time.Minute,
-		ResendQueueSize: 4096, ACKWindowSize: 20}
+		ResendQueueSize: 4096, ACKWindowSize: 20, ExpectationSync: true}
 }
 
 // scene is two whole nodes with a kernel each and a faulty link between them.
@@ -45,9 +46,11 @@ type side struct {
 	link  *sim.Pipe[[]byte]
 
 	kernel  map[flow.Key]flow.Flow
-	keys    []flow.Key // of kernel, for a choice that only depends on the seed
+	keys    []flow.Key    // of kernel, for a choice that only depends on the seed
+	expects []flow.Expect // in the kernel too
 	nextID  uint32
 	events  []flow.Event // in the socket's buffer
+	awaited []flow.ExpectEvent
 	overrun bool
 
 	sweeping bool
@@ -108,7 +111,7 @@ func (p *side) start() {
 	p.life++
 	p.born = p.Now()
 	p.node = New(simConfig(), p.base+uint32(p.Now()/time.Second), [2]uint64{1, 2})
-	p.events, p.overrun, p.sweeping, p.waiting = nil, false, false, nil
+	p.events, p.awaited, p.overrun, p.sweeping, p.waiting = nil, nil, false, false, nil
 	p.flushed, p.emptied, p.blind, p.lossy, p.unheard = false, false, false, false, false
 	p.sweep(Start, nil)
 }
@@ -172,7 +175,7 @@ func (p *side) read(why Purpose, then func()) {
 	var next func()
 	next = func() {
 		if len(rest) == 0 {
-			p.endSweep(then)
+			p.endSweep(why, then)
 			return
 		}
 		if p.Chance(0.02) { // torn
@@ -192,13 +195,27 @@ func (p *side) read(why Purpose, then func()) {
 	next()
 }
 
-func (p *side) endSweep(then func()) {
+func (p *side) endSweep(why Purpose, then func()) {
 	done := p.node.EndSweep(16)
+	if done {
+		// Nobody is answered before both tables are read.
+		p.node.BeginExpectSweep(why)
+	}
 	p.pump()
 	if !done {
-		p.later(time.Millisecond, func() { p.endSweep(then) })
+		p.later(time.Millisecond, func() { p.endSweep(why, then) })
 		return
 	}
+	p.later(2*time.Millisecond, func() { p.sweepExpects(slices.Clone(p.expects), then) })
+}
+
+// sweepExpects reads the kernel's expectations, which events overtake too.
+func (p *side) sweepExpects(all []flow.Expect, then func()) {
+	for _, x := range all {
+		p.node.Expects(p.clock(), expect1(flow.Dumped, x))
+	}
+	p.node.EndExpectSweep()
+	p.pump()
 	p.sweeping = false
 	then()
 	if len(p.waiting) > 0 {
@@ -210,32 +227,52 @@ func (p *side) endSweep(then func()) {
 
 // tell puts an event into the buffer that the node reads soon.
 func (p *side) tell(op flow.Op, f flow.Flow) {
+	if p.hears() {
+		p.events = append(p.events, flow.Event{Op: op, Flow: f})
+	}
+}
+
+func (p *side) tellExpect(op flow.Op, x flow.Expect) {
+	if p.hears() {
+		p.awaited = append(p.awaited, flow.ExpectEvent{Op: op, Expect: x})
+	}
+}
+
+// hears reports whether there is room for an event, and has it read soon.
+func (p *side) hears() bool {
 	p.churn++
 	if p.node == nil {
-		return
+		return false
 	}
 	if p.overrun {
 		p.lossy = true
 		p.unheard = p.unheard || p.blind
-		return
+		return false
 	}
-	p.events = append(p.events, flow.Event{Op: op, Flow: f})
-	if len(p.events) == 1 {
+	if len(p.events)+len(p.awaited) == 0 {
 		p.later(3*time.Millisecond, func() {
 			p.node.Kernel(p.clock(), p.events)
-			p.events = p.events[:0]
+			p.node.Expects(p.clock(), p.awaited)
+			p.events, p.awaited = p.events[:0], p.awaited[:0]
 			p.pump()
 		})
 	}
+	return true
 }
 
 // step does one random thing in the kernel. There are few tuples, so that they
 // come again.
 func (p *side) step() {
 	r := p.Rand()
+	if r.IntN(4) == 0 && p.stepExpect() {
+		return
+	}
 	if dice := r.IntN(10); dice < 5 || len(p.keys) == 0 {
 		f := p.newFlow()
 		if _, ok := p.kernel[f.Key]; !ok {
+			if r.IntN(8) == 0 {
+				p.announce(f.Key) // before the flow is confirmed
+			}
 			p.kernel[f.Key] = f
 			p.keys = append(p.keys, f.Key)
 			p.tell(flow.New, f)
@@ -252,8 +289,65 @@ func (p *side) step() {
 		delete(p.kernel, f.Key)
 		p.keys[i] = p.keys[len(p.keys)-1]
 		p.keys = p.keys[:len(p.keys)-1]
+		p.expects = slices.DeleteFunc(p.expects, func(x flow.Expect) bool {
+			if x.Master == f.Key {
+				p.tellExpect(flow.Destroy, x)
+			}
+			return x.Master == f.Key
+		})
 		p.tell(flow.Destroy, f)
 	}
+}
+
+// stepExpect does one random thing with an expectation, and reports whether
+// there was one to do.
+func (p *side) stepExpect() bool {
+	r := p.Rand()
+	if n := len(p.expects); n > 0 && r.IntN(2) == 0 {
+		i := r.IntN(n)
+		p.tellExpect(flow.Destroy, p.expects[i]) // fulfilled
+		p.expects[i] = p.expects[n-1]
+		p.expects = p.expects[:n-1]
+		return true
+	}
+	if len(p.keys) == 0 {
+		return false
+	}
+	p.announce(p.keys[r.IntN(len(p.keys))])
+	return true
+}
+
+// announce makes an expectation of a master. The kernel does not tell the zone
+// of a master, so those in a zone are not found.
+func (p *side) announce(master flow.Key) {
+	if master.Zone != 0 {
+		return
+	}
+	x := expectation(0, uint16(p.Rand().UintN(3)))
+	x.Master, x.Tuple.Family, x.Mask.Family = master, master.Family, master.Family
+	p.nextID++
+	x.ID, x.Class = p.nextID, p.nextID
+	x.Has |= flow.HasID
+	same := func(y flow.Expect) bool { return keyOfExpect(&x) == keyOfExpect(&y) }
+	if !slices.ContainsFunc(p.expects, same) {
+		p.expects = append(p.expects, x)
+		p.tellExpect(flow.New, x)
+	}
+}
+
+// expectSet is what a side expects, for comparison.
+func expectSet(all []flow.Expect) []string {
+	lines := []string{}
+	for i := range all {
+		lines = append(lines, string(all[i].AppendText(nil, flow.TextOptions{})))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func (s *expectStore) all() (all []flow.Expect) {
+	s.each(func(id cache.ID) { all = append(all, s.at(id).x) })
+	return all
 }
 
 func (p *side) newFlow() flow.Flow {
@@ -304,6 +398,7 @@ func (p *side) commit() {
 func (p *side) flush() {
 	p.Logf("%d: flush", p.index)
 	p.node.FlushExternal()
+	p.node.FlushExpects()
 	p.emptied = true
 	p.flushInternal()
 }
@@ -468,7 +563,17 @@ func (s *scene) check() {
 		if !maps.Equal(internal, external) {
 			s.t.Errorf("external(%d) is not internal(%d) (-internal +external):\n%.3000s", 1-i, i, cmp.Diff(internal, external))
 		}
+		expected := expectSet(p.expects)
+		if diff := cmp.Diff(expected, expectSet(p.node.expects.internal.all())); diff != "" {
+			s.t.Errorf("node %d expects other than its kernel (-kernel +internal):\n%.3000s", i, diff)
+		}
+		if diff := cmp.Diff(expected, expectSet(s.sides[1-i].node.expects.external.all())); diff != "" {
+			s.t.Errorf("node %d knows other expectations of its peer (-kernel +external):\n%.3000s", 1-i, diff)
+		}
 		st := p.node.Stats()
+		if dead := st.ExpectInternal.Total - st.ExpectInternal.Active; dead != 0 || len(p.node.expects.orphans) != 0 {
+			s.t.Errorf("node %d: %d dead expectations and %d orphans at rest", i, dead, len(p.node.expects.orphans))
+		}
 		if dead := st.Internal.Total - st.Internal.Active; dead != 0 || st.TxQueue != 0 {
 			s.t.Errorf("node %d: %d tombstones and %d messages to send at rest", i, dead, st.TxQueue)
 		}
