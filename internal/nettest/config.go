@@ -22,6 +22,7 @@ type Config struct {
 
 	TCPWindowTracking bool
 	ExpectationSync   bool
+	ExpectHelpers     []string // the list, instead of on
 
 	HashSize        int // default 32768; 8192 and less hits a bug of the C daemon's commit
 	HashLimit       int // default 262144
@@ -45,7 +46,11 @@ func (c *Config) Text() string {
 	b.WriteString("Sync {\n")
 	c.writeMode(&b)
 	c.writeLink(&b)
-	fmt.Fprintf(&b, "\tOptions {\n\t\tTCPWindowTracking %s\n\t\tExpectationSync %s\n\t}\n}\n", onOff(c.TCPWindowTracking), onOff(c.ExpectationSync))
+	expects := onOff(c.ExpectationSync)
+	if len(c.ExpectHelpers) > 0 {
+		expects = "{\n\t\t\t" + strings.Join(c.ExpectHelpers, "\n\t\t\t") + "\n\t\t}"
+	}
+	fmt.Fprintf(&b, "\tOptions {\n\t\tTCPWindowTracking %s\n\t\tExpectationSync %s\n\t}\n}\n", onOff(c.TCPWindowTracking), expects)
 	c.writeGeneral(&b)
 	b.WriteString(c.Extra)
 	return b.String()
