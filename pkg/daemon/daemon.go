@@ -68,6 +68,7 @@ type syncer struct {
 	size   int
 	closed bool
 
+	turns    atomic.Uint64 // of the loop; see watchdog
 	overrun  chan struct{} // events were lost
 	outdated atomic.Bool   // and are not made up for yet
 	resync   sync.Mutex    // one dump of the kernel's table at a time
@@ -180,6 +181,9 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 	if d.sync != nil {
 		g.Go(d.run)
 		g.Go(func() error { return d.repair(ctx) })
+		if d.polling() {
+			g.Go(func() error { return d.poll(ctx) })
+		}
 	}
 }
 

@@ -25,8 +25,11 @@ func (d *Daemon) ifExpects(h handler) handler {
 	}
 }
 
-// groups are the events the daemon wants from the kernel.
+// groups are the events the daemon wants from the kernel: none if it polls.
 func (d *Daemon) groups() []kernel.Group {
+	if d.polling() {
+		return nil
+	}
 	groups := append([]kernel.Group(nil), kernel.FlowGroups...)
 	if d.cfg.Node.ExpectationSync {
 		groups = append(groups, kernel.ExpectGroups...)

@@ -24,7 +24,9 @@ func eventConfig(cfg *confparse.Config) kernel.Config {
 
 // sayEvents logs how events come.
 func (d *Daemon) sayEvents(events *kernel.Events) {
-	if d.cfg.Kernel.Reliable {
+	if d.polling() {
+		d.log.Info("running in polling mode")
+	} else if d.cfg.Kernel.Reliable {
 		d.log.Info("reliable ctnetlink event delivery is ENABLED.")
 	}
 	if !filtering(&d.cfg.Node.Filter) {

@@ -118,6 +118,7 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 		}
 	}
 	l.d.drain(now)
+	s.turns.Add(1)
 	return t, nil
 }
 

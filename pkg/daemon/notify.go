@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/conntrackgo/conntrackgo/pkg/node"
 	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
@@ -18,8 +17,9 @@ func (d *Daemon) notify(state string) {
 	}
 }
 
-// watchdog tells the service manager twice per interval that the node can be
-// entered. A daemon stuck in it falls silent and is restarted.
+// watchdog tells the service manager twice per interval that the loop turns
+// when it is asked to. A daemon whose loop is stuck, in the node or outside,
+// falls silent and is restarted.
 func (d *Daemon) watchdog(ctx context.Context) error {
 	interval, err := sd.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 || !d.cfg.Systemd {
@@ -32,10 +32,36 @@ func (d *Daemon) watchdog(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if d.sync != nil {
-				d.enter(func(*node.Node, time.Duration) {})
+			if d.sync == nil || d.sync.progresses(ctx, interval/4) {
+				d.notify(sd.SdNotifyWatchdog)
 			}
-			d.notify(sd.SdNotifyWatchdog)
 		}
 	}
+}
+
+// progresses wakes the loop up and reports whether it turned within a while.
+func (s *syncer) progresses(ctx context.Context, within time.Duration) bool {
+	before := s.turns.Load()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return true
+	}
+	s.armed = 0 // so that the turn arms the timer again
+	s.alarm(0)
+	s.mu.Unlock()
+	limit := time.NewTimer(within)
+	defer limit.Stop()
+	look := time.NewTicker(min(within/8+1, 10*time.Millisecond))
+	defer look.Stop()
+	for s.turns.Load() == before {
+		select {
+		case <-ctx.Done():
+			return true
+		case <-limit.C:
+			return s.turns.Load() != before
+		case <-look.C:
+		}
+	}
+	return true
 }

@@ -16,6 +16,7 @@ const (
 const (
 	saidOverrun = iota
 	saidManager
+	saidPoll
 	saidNotice
 )
 

@@ -81,6 +81,9 @@ func (d *Daemon) runtimeStats() *RuntimeStats {
 	s.EventsReceived, s.EventsFiltered = ev.Received, st.EventsFiltered
 	s.EventsUnknown, s.EventsFailed = ev.Unknown, ev.Failed
 	s.Overruns, s.BufferSize = ev.Overruns, uint64(ev.Buffer)
+	if d.polling() {
+		s.BufferSize = 0 // nothing ever comes through it
+	}
 	return s
 }
 

@@ -31,8 +31,6 @@ func checkSupported(cfg *confparse.Config) error {
 		return refuse("transport "+cfg.Links[0].Transport.String(), "use UDP on all nodes")
 	case n.DisableExternalCache:
 		return refuse("DisableExternalCache", "remove it and commit with `-c` on failover, as primary-backup.sh does")
-	case cfg.Kernel.Poll != 0:
-		return refuse("PollSecs", "remove it to use events")
 	}
 	return nil
 }

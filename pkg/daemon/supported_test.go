@@ -3,7 +3,6 @@ package daemon
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/confparse"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
@@ -34,7 +33,6 @@ func TestCheckSupported(t *testing.T) {
 		{"multicast", func(c *confparse.Config) { c.Links[0].Transport = link.Multicast }, []string{"transport Multicast", "use UDP"}},
 		{"TCP", func(c *confparse.Config) { c.Links[0].Transport = link.TCP }, []string{"transport TCP", "use UDP"}},
 		{"DisableExternalCache", func(c *confparse.Config) { c.Node.DisableExternalCache = true }, []string{"DisableExternalCache", "primary-backup.sh"}},
-		{"PollSecs", func(c *confparse.Config) { c.Kernel.Poll = time.Second }, []string{"PollSecs", "events"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

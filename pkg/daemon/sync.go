@@ -47,7 +47,9 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	if s.events, err = kernel.OpenEvents(eventConfig(cfg), d.groups()...); err != nil {
 		return fmt.Errorf("open event socket: %w", err)
 	}
-	d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
+	if !d.polling() {
+		d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
+	}
 	for _, w := range []**kernel.Writer{&s.commit, &s.flush} {
 		if *w, err = kernel.OpenWriter(kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking}); err != nil {
 			return fmt.Errorf("open netlink socket: %w", err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,4 +114,37 @@ func TestDeafManager(t *testing.T) {
 		return nil
 	}))
 	m.ok(m.a.Stop())
+}
+
+// TestWatchdogExpiry is a daemon that hangs: it falls silent for longer than
+// the interval, the manager ends it as systemd does, and the next one starts
+// although the first left its lock and socket.
+func TestWatchdogExpiry(t *testing.T) {
+	m := newManager(t, "on")
+	proc, err := m.two.A.Start(m.env, m.binary, "-C", m.a.ConfigPath)
+	m.ok(err)
+	m.wants("READY=1", "WATCHDOG=1", "WATCHDOG=1")
+	m.ok(proc.Signal(syscall.SIGSTOP))
+	b := make([]byte, 4096)
+	for expired := false; !expired; {
+		m.ok(m.conn.SetReadDeadline(time.Now().Add(400 * time.Millisecond)))
+		n, err := m.conn.Read(b)
+		if expired = os.IsTimeout(err); !expired {
+			m.ok(err)
+			if got := string(b[:n]); got != "WATCHDOG=1" { // sent before it was stopped
+				t.Fatalf("heard %q of a stopped process", got)
+			}
+		}
+	}
+	m.ok(proc.Signal(syscall.SIGABRT))
+	m.ok(proc.Signal(syscall.SIGCONT))
+	m.await(proc)
+	if proc.Err() == nil {
+		t.Error("a process ended by SIGABRT says that all was well")
+	}
+	_, err = m.two.A.Start(m.env, m.binary, "-C", m.a.ConfigPath)
+	m.ok(err)
+	m.wants("READY=1", "WATCHDOG=1")
+	m.request(m.a, "-s")
+	m.request(m.a, "-k")
 }
