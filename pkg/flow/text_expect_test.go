@@ -31,6 +31,26 @@ func TestExpectText(t *testing.T) {
 	}
 }
 
+// An EPRT command, as conntrackd 1.4.7 shows it.
+func TestExpectTextIPv6(t *testing.T) {
+	const line = "proto=6 src=fd02::2 dst=fd01::2 sport=0 dport=39201 mask-src=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff mask-dst=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff sport=0 dport=65535 master-src=fd01::2 master-dst=fd02::2 sport=48936 dport=21 class=0 helper=ftp [active since 0s]"
+	const xml = `<flow><layer3 protonum="10" protoname="ipv6"><expected><src>fd02::2</src><dst>fd01::2</dst></expected><mask><src>ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff</src><dst>ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff</dst></mask><master><src>fd01::2</src><dst>fd02::2</dst></master></layer3><layer4 protonum="6" protoname="tcp"><expected><sport>0</sport><dport>39201</dport></expected><mask><sport>0</sport><dport>65535</dport></mask><master><sport>48936</sport><dport>21</dport></master></layer4><meta><helper-name>ftp</helper-name><class>0</class></meta></flow>`
+	const ones = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+	e := Expect{
+		Has:    HasTimeout | HasMask | HasFlags | HasClass | HasHelper,
+		Tuple:  tuple(t, ProtoTCP, "fd02::2", "fd01::2", 0, 39201),
+		Mask:   tuple(t, ProtoTCP, ones, ones, 0, 65535),
+		Master: tuple(t, ProtoTCP, "fd01::2", "fd02::2", 48936, 21),
+	}
+	copy(e.Helper[:], "ftp")
+	if got := string(e.AppendText(nil, TextOptions{ShowAge: true})); got != line {
+		t.Errorf("\n got %s\nwant %s", got, line)
+	}
+	if got := string(e.AppendXML(nil, TextOptions{})); got != xml {
+		t.Errorf("\n got %s\nwant %s", got, xml)
+	}
+}
+
 func TestExpectTextFlagsAndZone(t *testing.T) {
 	e := ftpExpectation(t)
 	e.Has |= HasZone
