@@ -116,7 +116,11 @@ func (c *commit) refuse(n int, entry []byte, why error) {
 	// As strerror writes it: with a capital.
 	text := why.Error()
 	c.d.log.Errorf("commit-create: %s%s", strings.ToUpper(text[:1]), text[1:])
-	if entry != nil {
+	switch {
+	case entry == nil:
+	case c.d.logFile != nil:
+		c.d.logFile.entry(time.Now(), entry)
+	default: // conntrackd would keep it to itself
 		c.d.log.Errorf("%s", entry)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"github.com/sirupsen/logrus"
@@ -114,6 +115,12 @@ func (l *logFile) reopen() error {
 	return nil
 }
 
+// entry writes a flow or an expectation as the C daemon does: without a level,
+// as it is no message.
+func (l *logFile) entry(now time.Time, text []byte) {
+	_, _ = fmt.Fprintf(l, "%s\t%s\n", now.Format("Mon Jan _2 15:04:05 2006"), printable(string(text)))
+}
+
 func (l *logFile) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,11 +140,11 @@ var syslogFacilities = map[string]syslog.Priority{
 // that cannot be reached is a warning: the C daemon would not even notice.
 func addDestinations(log *logrus.Logger, cfg *confparse.Config) (*logFile, error) {
 	if cfg.Syslog != "" {
-		hook, err := logrussyslog.NewSyslogHook("", "", syslogFacilities[cfg.Syslog]|syslog.LOG_INFO, "conntrack-tools")
+		hook, err := newSyslogHook("", "", cfg.Syslog)
 		if err != nil {
 			log.Warnf("can't reach syslog: %v", err)
 		} else {
-			log.AddHook(&syslogHook{hook})
+			log.AddHook(hook)
 		}
 	}
 	if cfg.LogFile == "" {
@@ -149,6 +156,12 @@ func addDestinations(log *logrus.Logger, cfg *confparse.Config) (*logFile, error
 	}
 	log.AddHook(&writerHook{w: f, levels: logrus.AllLevels})
 	return f, nil
+}
+
+// newSyslogHook reaches the machine's syslog, or another for tests.
+func newSyslogHook(network, address, facility string) (*syslogHook, error) {
+	hook, err := logrussyslog.NewSyslogHook(network, address, syslogFacilities[facility]|syslog.LOG_INFO, "conntrack-tools")
+	return &syslogHook{hook}, err
 }
 
 // syslogHook strips the prefix that syslog writes itself. As a writerHook, it

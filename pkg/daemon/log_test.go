@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -101,5 +104,64 @@ func TestReopenKeepsTheOldFileOnFailure(t *testing.T) {
 	}
 	if _, err := l.Write([]byte("x\n")); err != nil {
 		t.Errorf("write after a failed reopen: %v", err)
+	}
+}
+
+// TestSyslogFacilities reads what syslog gets for each facility and level:
+// the text without our prefix, conntrackd's identifier, the process id.
+func TestSyslogFacilities(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	codes := map[string]int{"daemon": 3, "local0": 16, "local1": 17, "local2": 18, "local3": 19, "local4": 20, "local5": 21, "local6": 22, "local7": 23}
+	if len(codes) != len(syslogFacilities) {
+		t.Fatalf("%d facilities", len(syslogFacilities))
+	}
+	b := make([]byte, 4096)
+	for facility, code := range codes {
+		hook, err := newSyslogHook("unixgram", path, facility)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := NewLogger(io.Discard, io.Discard)
+		log.AddHook(hook)
+		for _, level := range []struct {
+			say      func(...any)
+			severity int
+		}{{log.Info, 5}, {log.Warn, 4}, {log.Error, 3}} {
+			level.say("a text\nof two lines")
+			if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := conn.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := fmt.Sprintf(`^<%d>.* conntrack-tools\[%d\]: a text\?of two lines\n?$`, 8*code+level.severity, os.Getpid())
+			if !regexp.MustCompile(want).Match(b[:n]) {
+				t.Errorf("%s: %q, want %s", facility, b[:n], want)
+			}
+		}
+		if err := hook.Writer.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLogFileEntry is conntrackd's line about an entry: a date, a tab, the
+// entry.
+func TestLogFileEntry(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLogFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.entry(time.Date(2026, 11, 2, 3, 4, 5, 0, time.UTC), []byte("tcp      6 9 helper=a\x1bb"))
+	text, err := os.ReadFile(path)
+	if want := "Mon Nov  2 03:04:05 2026\ttcp      6 9 helper=a?b\n"; err != nil || string(text) != want {
+		t.Errorf("%q, %v, want %q", text, err, want)
 	}
 }

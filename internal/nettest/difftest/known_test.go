@@ -59,7 +59,7 @@ func (d *difference) rewrite(lines []string) (changed bool) {
 // pending are the scenes that our daemon refuses or has learnt to play only
 // now: modes, transports and options that are being built. They may be
 // refused, and their differences are told without failing.
-var pending = regexp.MustCompile(`^v(04|05|07|11|12|15|18|19|2[0-8]|35|42|43|46|50|53)-`)
+var pending = regexp.MustCompile(`^v(04|05|07|11|12|15|18|19|2[0-8]|42|43|46|50|53)-`)
 
 var differences = []*difference{
 	// What is printed.
