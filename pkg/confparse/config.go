@@ -62,7 +62,8 @@ type Config struct {
 	Syslog string
 	// StatsLogFile and StatsSyslog belong to the Stats section.
 	StatsLogFile, StatsSyslog string
-	// EventIterationLimit bounds what one source may take of a turn.
+	// EventIterationLimit is read for compatibility: the loop bounds by itself
+	// what one source may take of a turn.
 	EventIterationLimit int
 	// Scheduler is the policy the process asks for.
 	Scheduler Scheduler

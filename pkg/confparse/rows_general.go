@@ -83,7 +83,7 @@ var generalRows = []row{
 		in: "General", words: "EventIterationLimit", arg: number,
 		set:    setInt(func(c *Config) *int { return &c.EventIterationLimit }),
 		absent: fmt.Sprint(DefaultEventIterationLimit),
-		help:   "At most so many events, or datagrams of a link, are handled in one go. 0 means the default.",
+		help:   "Of no consequence: events and datagrams are taken in turn, a bounded number at once, so that neither starves the other.",
 	},
 	{
 		in: "General", words: "PollSecs", arg: number, set: setPoll,
