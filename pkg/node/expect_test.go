@@ -249,7 +249,7 @@ func TestExpectBeforeMaster(t *testing.T) {
 // Without ExpectationSync the kernel's expectations are of no interest, but
 // what a peer sends is checked and kept, as conntrackd does.
 func TestNoExpectationSync(t *testing.T) {
-	p := newPairOf(t, nil)
+	p := newPairOf(t, func(c *Config) { c.ExpectationSync = false })
 	p.a.cfg.ExpectationSync = true
 	p.a.Kernel(p.now, event1(flow.New, tcp(1, 3)))
 	p.a.Expects(p.now, expect1(flow.New, expectation(1, 2000)))
