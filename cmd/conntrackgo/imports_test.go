@@ -16,7 +16,7 @@ const ours = "github.com/conntrackgo/conntrackgo/pkg/"
 
 // core are the packages that do no I/O and start no goroutine, and ask nobody
 // for the time: their callers tell them.
-var core = []string{"flow", "wire", "ftfw", "cache", "node"}
+var core = []string{"flow", "wire", "engine", "ftfw", "alarm", "notrack", "cache", "node"}
 
 // mayImport is what each package may import of ours; the rest may import all.
 var mayImport = map[string][]string{
@@ -26,8 +26,11 @@ var mayImport = map[string][]string{
 	"ctl":       {},
 	"wire":      {"flow"},
 	"kernel":    {"flow"},
-	"ftfw":      {"wire"},
-	"node":      {"flow", "wire", "ftfw", "cache"},
+	"engine":    {"wire"},
+	"ftfw":      {"wire", "engine"},
+	"alarm":     {"wire", "engine"},
+	"notrack":   {"wire", "engine"},
+	"node":      {"flow", "wire", "engine", "ftfw", "alarm", "notrack", "cache"},
 	"confparse": {"flow", "kernel", "link", "node"},
 }
 

@@ -103,24 +103,34 @@ func (c *commit) next() (more bool) {
 	return !done
 }
 
-// saidRefused bounds the log lines of one commit.
-const saidRefused = 10
+// commitLines bounds the log lines of one commit.
+const commitLines = 10
 
 // refuse counts n entries that were not written. entry is its text, if it is
 // one.
 func (c *commit) refuse(n int, entry []byte, why error) {
 	c.refused += n
-	if c.said++; c.said > saidRefused {
+	if c.said++; c.said > commitLines {
 		return
 	}
+	c.d.sayWhy("commit-create", entry, why)
+}
+
+// sayWhy says why an entry was not written. entry is its text, if it is one.
+func (d *Daemon) sayWhy(what string, entry []byte, why error) {
 	// As strerror writes it: with a capital.
 	text := why.Error()
-	c.d.log.Errorf("commit-create: %s%s", strings.ToUpper(text[:1]), text[1:])
+	d.log.Errorf("%s: %s%s", what, strings.ToUpper(text[:1]), text[1:])
 	switch {
 	case entry == nil:
-	case c.d.logFile != nil:
-		c.d.logFile.entry(time.Now(), entry)
+	case d.logFile != nil:
+		d.logFile.entry(time.Now(), entry)
 	default: // conntrackd would keep it to itself
-		c.d.log.Errorf("%s", entry)
+		d.log.Errorf("%s", entry)
 	}
+}
+
+// sayRefused is sayWhy for what the peer caused.
+func (d *Daemon) sayRefused(what string, f *flow.Flow, why error) {
+	d.say(saidRefused, func() { d.sayWhy(what, f.AppendText(nil, flow.TextOptions{Timeout: true}), why) })
 }

@@ -58,6 +58,8 @@ type syncer struct {
 	events *kernel.Events
 	commit *kernel.Writer // commits
 	flush  *kernel.Writer // flushes ordered by the operator
+	inject *injector      // nil with an external cache
+	direct *kernel.Writer // inject's
 
 	mu     sync.Mutex // guards what follows
 	node   *node.Node
@@ -71,6 +73,7 @@ type syncer struct {
 	turns    atomic.Uint64 // of the loop; see watchdog
 	overrun  chan struct{} // events were lost
 	outdated atomic.Bool   // and are not made up for yet
+	table    chan struct{} // the node wants the kernel's table sent
 	resync   sync.Mutex    // one dump of the kernel's table at a time
 	commitMu sync.Mutex    // guards the commit writer
 	flushMu  sync.Mutex    // guards the flush writer
@@ -165,6 +168,12 @@ func (d *Daemon) open() (err error) {
 // asks for everything must get everything, and what it says before waits in
 // the socket.
 func (d *Daemon) serveOthers(ctx context.Context, g *errgroup.Group) error {
+	if d.sync != nil && d.sync.inject != nil {
+		g.Go(func() error { d.sync.inject.run(ctx); return nil })
+	}
+	if d.sync != nil && d.cfg.Node.DisableInternalCache {
+		g.Go(func() error { return d.serveTable(ctx) })
+	}
 	if d.listener != nil {
 		g.Go(func() error {
 			return ctl.Serve(ctx, d.listener, d.requests(), ctl.Config{Counters: &d.counters})
@@ -190,7 +199,7 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 // start fills the internal cache. Events are already being read, so nothing
 // that happens meanwhile is missed (see node.BeginSweep).
 func (d *Daemon) start(ctx context.Context) error {
-	if d.sync == nil {
+	if d.sync == nil || d.cfg.Node.DisableInternalCache {
 		return nil
 	}
 	err := d.readTables(ctx, node.Start)

@@ -51,6 +51,9 @@ func (d *Daemon) drain(now time.Duration) {
 		more = true
 	}
 	d.sayNotices()
+	if s.node.TableWanted() {
+		notice(s.table)
+	}
 	next := s.node.Deadline()
 	if more {
 		next = now

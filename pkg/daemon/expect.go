@@ -175,7 +175,8 @@ func then(first, second handler) handler {
 
 func (d *Daemon) expectReport(b []byte) []byte {
 	st := d.nodeStats()
-	return d.appendGeneral(b, &st, &st.ExpectInternal, &st.ExpectExternal)
+	caches := appendCache(nil, "internal", cacheStats(&st.ExpectInternal))
+	return d.appendGeneral(b, &st, appendCache(caches, "external", cacheStats(&st.ExpectExternal)))
 }
 
 // onDumpExpects is onDump for expectations. As in conntrackd only the plain

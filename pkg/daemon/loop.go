@@ -160,6 +160,9 @@ func (l *loop) takeDatagrams(now time.Duration, t *turn) (more bool) {
 	for i := range n {
 		s.node.Datagram(now, l.datagrams.Datagram(i))
 	}
+	if s.inject != nil {
+		s.inject.take(s.node)
+	}
 	t.datagrams += n
 	return l.datagrams.Full()
 }

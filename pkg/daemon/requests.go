@@ -64,7 +64,9 @@ func (d *Daemon) onCommit(text string, parts ...func()) handler {
 			return nil
 		}
 		d.log.Info(text)
-		d.commitExternal(parts)
+		if d.sync.inject == nil {
+			d.commitExternal(parts)
+		}
 		return nil
 	}
 }
@@ -107,7 +109,7 @@ func (d *Daemon) onFlushInternal(context.Context, io.Writer) error {
 }
 
 func (d *Daemon) onFlushExternal(context.Context, io.Writer) error {
-	if d.sync == nil {
+	if d.sync == nil || d.sync.inject != nil {
 		return nil
 	}
 	ok := false
@@ -138,6 +140,10 @@ func (d *Daemon) onRefresh(ctx context.Context, _ io.Writer) error {
 	if d.sync == nil {
 		return nil
 	}
+	if d.cfg.Node.DisableInternalCache {
+		d.log.Info("resync is unsupported in this mode")
+		return nil
+	}
 	d.log.Info("resync with master conntrack table")
 	d.countResync()
 	err := d.readTable(ctx, node.Refresh)
@@ -148,16 +154,18 @@ func (d *Daemon) onRefresh(ctx context.Context, _ io.Writer) error {
 }
 
 func (d *Daemon) onBulk(context.Context, io.Writer) error {
-	if d.sync == nil {
+	if d.sync == nil || !d.cfg.Node.Mode.Resyncs() {
 		return nil
 	}
-	d.log.Info("sending bulk update")
+	if !d.cfg.Node.DisableInternalCache {
+		d.log.Info("sending bulk update")
+	}
 	d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
 	return nil
 }
 
 func (d *Daemon) onResync(context.Context, io.Writer) error {
-	if d.sync == nil {
+	if d.sync == nil || !d.cfg.Node.Mode.Resyncs() {
 		return nil
 	}
 	d.log.Info("resync requested")
@@ -204,6 +212,9 @@ func (d *Daemon) onDump(which node.Which, xml bool) handler {
 	return func(ctx context.Context, w io.Writer) error {
 		if d.sync == nil {
 			return nil
+		}
+		if which == node.Internal && d.cfg.Node.DisableInternalCache {
+			return d.showTable(ctx, w, xml)
 		}
 		cursor := node.DumpCursor{}
 		var text []byte

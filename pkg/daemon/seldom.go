@@ -17,6 +17,7 @@ const (
 	saidOverrun = iota
 	saidManager
 	saidPoll
+	saidRefused
 	saidNotice
 )
 

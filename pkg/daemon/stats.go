@@ -8,6 +8,7 @@ import (
 
 	"github.com/conntrackgo/conntrackgo/pkg/link"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 // report makes a handler of a function that appends a text. Without a Sync
@@ -29,13 +30,12 @@ func (d *Daemon) nodeStats() (st node.Stats) {
 
 func (d *Daemon) generalReport(b []byte) []byte {
 	st := d.nodeStats()
-	return d.appendGeneral(b, &st, &st.Internal, &st.External)
+	return d.appendGeneral(b, &st, d.appendCaches(nil, &st, appendCache))
 }
 
 // appendGeneral appends the report on two caches and what they live from.
-func (d *Daemon) appendGeneral(b []byte, st *node.Stats, internal, external *node.CacheStats) []byte {
-	b = appendCache(b, "internal", cacheStats(internal))
-	b = appendCache(b, "external", cacheStats(external))
+func (d *Daemon) appendGeneral(b []byte, st *node.Stats, caches []byte) []byte {
+	b = append(b, caches...)
 	b = appendTraffic(b, &TrafficStats{Bytes: st.TrafficBytes, Packets: st.TrafficPackets})
 	b = appendActiveLink(b, d.linkStats())
 	return appendTracking(b, &TrackingStats{Malformed: st.Network.Malformed, Lost: st.Engine.Lost})
@@ -53,8 +53,21 @@ func (d *Daemon) networkReport(b []byte) []byte {
 
 func (d *Daemon) cacheReport(b []byte) []byte {
 	st := d.nodeStats()
-	b = appendCacheDetail(b, "internal", cacheStats(&st.Internal))
-	return appendCacheDetail(b, "external", cacheStats(&st.External))
+	return d.appendCaches(b, &st, appendCacheDetail)
+}
+
+// appendCaches appends the blocks of both caches, or of what stands in for them.
+func (d *Daemon) appendCaches(b []byte, st *node.Stats, cache func([]byte, string, *CacheStats) []byte) []byte {
+	if d.cfg.Node.DisableInternalCache {
+		b = appendBypass(b, &BypassStats{New: st.Sent[wire.CTNew], Updated: st.Sent[wire.CTUpd], Destroyed: st.Sent[wire.CTDel]})
+	} else {
+		b = cache(b, "internal", cacheStats(&st.Internal))
+	}
+	if d.sync.inject != nil {
+		s := d.sync.inject.Stats()
+		return appendInject(b, &s)
+	}
+	return cache(b, "external", cacheStats(&st.External))
 }
 
 func cacheStats(s *node.CacheStats) *CacheStats {
@@ -112,11 +125,19 @@ func (d *Daemon) linkStats() *LinkStats {
 
 func (d *Daemon) resendReport(b []byte) []byte {
 	var queue []Resend // the text is made outside the node: it may be long
+	none := false
 	d.enter(func(n *node.Node, _ time.Duration) {
-		for r := range n.ResendQueue() {
+		all := n.ResendQueue()
+		if none = all == nil; none {
+			return
+		}
+		for r := range all {
 			queue = append(queue, Resend{Control: !r.Object, Seq: r.Seq, Flags: r.Flags})
 		}
 	})
+	if none {
+		return b
+	}
 	b = appendResendHead(b, len(queue))
 	for _, r := range queue {
 		b = appendResend(b, r)
@@ -129,10 +150,14 @@ const unlimited = 1<<31 - 1
 
 func (d *Daemon) queueReport(b []byte) []byte {
 	st := d.nodeStats()
-	// C counts only what waits in the error queue as allocated.
-	return appendQueues(b, 0, []QueueStats{
+	queues := []QueueStats{
 		{Name: "txqueue", Length: uint64(st.TxQueue), Maximum: unlimited},
 		{Name: "errorq", Maximum: uint64(d.cfg.ErrorQueueLength)},
-		{Name: "rsqueue", Length: uint64(st.Resend), Maximum: uint64(d.cfg.Node.ResendQueueSize), NoSpace: st.Engine.ResendOverflow},
-	})
+	}
+	if d.cfg.Node.Mode == node.FTFW {
+		queues = append(queues, QueueStats{Name: "rsqueue", Length: uint64(st.Resend),
+			Maximum: uint64(d.cfg.Node.ResendQueueSize), NoSpace: st.Engine.ResendOverflow})
+	}
+	// C counts only what waits in the error queue as allocated.
+	return appendQueues(b, 0, queues)
 }

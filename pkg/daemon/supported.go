@@ -6,7 +6,6 @@ import (
 
 	"github.com/conntrackgo/conntrackgo/pkg/confparse"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
-	"github.com/conntrackgo/conntrackgo/pkg/node"
 )
 
 // checkSupported refuses what the grammar knows and the daemon does not do, so
@@ -21,16 +20,11 @@ func checkSupported(cfg *confparse.Config) error {
 	refuse := func(what, instead string) error {
 		return fmt.Errorf("%s is not supported: %s", what, instead)
 	}
-	n := &cfg.Node
 	switch {
-	case n.Mode != node.FTFW:
-		return refuse("Mode "+n.Mode.String(), "use Mode FTFW on all nodes")
 	case len(cfg.Links) > 1:
 		return refuse("more than one link", "keep the one marked Default, on a bonded interface if it must be redundant")
 	case cfg.Links[0].Transport != link.UDP:
 		return refuse("transport "+cfg.Links[0].Transport.String(), "use UDP on all nodes")
-	case n.DisableExternalCache:
-		return refuse("DisableExternalCache", "remove it and commit with `-c` on failover, as primary-backup.sh does")
 	}
 	return nil
 }

@@ -27,12 +27,13 @@ func TestCheckSupported(t *testing.T) {
 		{"FTFW over UDP", func(*confparse.Config) {}, nil},
 		{"no Sync", func(c *confparse.Config) { *c = confparse.Config{} }, nil},
 		{"Stats", func(c *confparse.Config) { *c = confparse.Config{Stats: true} }, []string{"Stats mode", "conntrack -E", "ulogd2"}},
-		{"ALARM", func(c *confparse.Config) { c.Node.Mode = node.ALARM }, []string{"Mode ALARM", "use Mode FTFW"}},
-		{"NOTRACK", func(c *confparse.Config) { c.Node.Mode = node.NOTRACK }, []string{"Mode NOTRACK", "use Mode FTFW"}},
+		{"ALARM", func(c *confparse.Config) { c.Node.Mode = node.ALARM }, nil},
+		{"NOTRACK", func(c *confparse.Config) { c.Node.Mode = node.NOTRACK }, nil},
+		{"DisableInternalCache", func(c *confparse.Config) { c.Node.Mode, c.Node.DisableInternalCache = node.NOTRACK, true }, nil},
+		{"DisableExternalCache", func(c *confparse.Config) { c.Node.DisableExternalCache = true }, nil},
 		{"two links", func(c *confparse.Config) { c.Links = append(c.Links, c.Links[0]) }, []string{"more than one link", "Default"}},
 		{"multicast", func(c *confparse.Config) { c.Links[0].Transport = link.Multicast }, []string{"transport Multicast", "use UDP"}},
 		{"TCP", func(c *confparse.Config) { c.Links[0].Transport = link.TCP }, []string{"transport TCP", "use UDP"}},
-		{"DisableExternalCache", func(c *confparse.Config) { c.Node.DisableExternalCache = true }, []string{"DisableExternalCache", "primary-backup.sh"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -14,7 +14,7 @@ const sweepChunk = 4096 // entries examined per entry into the node
 
 // openSync opens the edges and makes the node.
 func (d *Daemon) openSync() (*syncer, error) {
-	s := &syncer{overrun: make(chan struct{}, 1)}
+	s := &syncer{overrun: make(chan struct{}, 1), table: make(chan struct{}, 1)}
 	if err := d.openEdges(s); err != nil {
 		s.close()
 		return nil, err
@@ -22,6 +22,12 @@ func (d *Daemon) openSync() (*syncer, error) {
 	cfg := d.cfg
 	cfg.Node.Filter.Compile() // flushKernel asks it too
 	d.sayEvents(s.events)
+	if cfg.Node.DisableInternalCache {
+		d.log.Info("disabling internal cache")
+	}
+	if cfg.Node.DisableExternalCache {
+		d.log.Info("disabling external cache")
+	}
 	d.saySettings()
 	var seed [16]byte
 	rand.Read(seed[:])
@@ -50,11 +56,18 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	if !d.polling() {
 		d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
 	}
-	for _, w := range []**kernel.Writer{&s.commit, &s.flush} {
+	writers := []**kernel.Writer{&s.commit, &s.flush}
+	if cfg.Node.DisableExternalCache {
+		writers = append(writers, &s.direct)
+	}
+	for _, w := range writers {
 		if *w, err = kernel.OpenWriter(kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking}); err != nil {
 			return fmt.Errorf("open netlink socket: %w", err)
 		}
 		s.events.AddSelf((*w).PortID())
+	}
+	if cfg.Node.DisableExternalCache {
+		s.inject = newInjector(s.direct, cfg.Node.HashLimit, d.sayRefused)
 	}
 	return s.waiter.add(s.events.FD(), sourceEvents)
 }
@@ -102,7 +115,7 @@ func (s *syncer) stop() {
 // close gives everything back. Nobody may be at work any more.
 func (s *syncer) close() {
 	s.stop()
-	for _, w := range []*kernel.Writer{s.commit, s.flush} {
+	for _, w := range []*kernel.Writer{s.commit, s.flush, s.direct} {
 		if w != nil {
 			w.Close()
 		}

@@ -55,7 +55,7 @@ const repairCalm = 500 * time.Millisecond
 // readEvents for when that is known.
 func (d *Daemon) repair(ctx context.Context) error {
 	overrun, limit := d.sync.overrun, d.cfg.Kernel.OverrunResync
-	if limit == 0 {
+	if limit == 0 || d.cfg.Node.DisableInternalCache {
 		return nil
 	}
 	for {

@@ -116,7 +116,7 @@ func (e *Engine) nacked(now time.Duration, from, to uint32) {
 		i = next
 	}
 	if e.out.dropped && !wire.After(from, e.out.droppedTo) {
-		if e.out.amends.want(now, resyncPause, 0) {
+		if e.out.amends.Want(now, resyncPause, 0) {
 			e.amend()
 		}
 	}

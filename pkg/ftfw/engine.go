@@ -3,12 +3,31 @@ package ftfw
 import (
 	"time"
 
-	"github.com/conntrackgo/conntrackgo/pkg/wire"
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 )
 
-// A Ref is the owner's name of one object: a small, dense number, since the
-// engine keeps four bytes for every number up to the largest seen.
-type Ref uint32
+// The words of package engine.
+type (
+	Ref        = engine.Ref
+	Verdict    = engine.Verdict
+	Frame      = engine.Frame
+	Event      = engine.Event
+	Resendable = engine.Resendable
+	Stats      = engine.Stats
+)
+
+// Those that are no types.
+const (
+	Deliver = engine.Deliver
+	Control = engine.Control
+	Drop    = engine.Drop
+	Bad     = engine.Bad
+
+	BulkWanted     = engine.BulkWanted
+	PeerRestarted  = engine.PeerRestarted
+	ResyncStarted  = engine.ResyncStarted
+	ResyncComplete = engine.ResyncComplete
+)
 
 // Config is what the owner decides.
 type Config struct {
@@ -28,25 +47,6 @@ type Config struct {
 	HelloHold time.Duration
 }
 
-// A Verdict is what the owner does with a received message.
-type Verdict uint8
-
-// The verdicts.
-const (
-	Deliver Verdict = iota + 1 // data: apply it
-	Control                    // the engine's own; done
-	Drop                       // late or repeated; done
-	Bad                        // count it as malformed, bad header
-)
-
-// A Frame is one message to send. An object's Header.Type is the owner's to
-// fill in from what the object is by now; everything else is final.
-type Frame struct {
-	Header wire.Header
-	Ref    Ref
-	Object bool
-}
-
 // The engine's times. None is configurable: the peer's C counterpart has them
 // compiled in, or they follow from those it has.
 const (
@@ -56,8 +56,8 @@ const (
 	helloRoundTrip    = 200 * time.Millisecond
 	deafAfter         = 3 * time.Second
 	stragglerAfter    = 3 * time.Second
-	overPause         = time.Second     // between bulks that the peer causes by HELLO or RESYNC,
-	overSlack         = 4 * time.Second // but the first five at once
+	overPause         = engine.BulkPause // between bulks that the peer causes by HELLO or RESYNC,
+	overSlack         = engine.BulkSlack // but the first five at once
 	unheardAfter      = 5 * time.Second
 	resyncPause       = 5 * time.Second
 	resyncPatience    = 30 * time.Second // doubles with every repetition
@@ -135,3 +135,10 @@ func (e *Engine) Pending() (tx, resend int) {
 
 // Unacked returns the number of objects that were sent and not acknowledged.
 func (e *Engine) Unacked() int { return e.q.unacked }
+
+// Stats returns a copy of the counters.
+func (e *Engine) Stats() Stats {
+	s := e.stats
+	s.Lost, s.Before = e.peer.Lost, e.peer.Before
+	return s
+}

@@ -82,11 +82,11 @@ func (e *Engine) newLife(now time.Duration, seq uint32) {
 // startOver sends everything to a peer that may have nothing. Whoever forges
 // HELLOs must not get it for each of them.
 func (e *Engine) startOver(now time.Duration) {
-	if !e.out.over.want(now, overPause, overSlack) {
+	if !e.out.over.Want(now, overPause, overSlack) {
 		return
 	}
 	e.requeueUnacked()
-	e.out.dropped, e.out.amends.due = false, false
+	e.out.dropped, e.out.amends.Due = false, false
 	e.raise(Event{Kind: PeerRestarted})
 	e.raise(Event{Kind: BulkWanted})
 }

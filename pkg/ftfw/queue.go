@@ -202,13 +202,6 @@ func (q *queues) drain(f func(Ref)) {
 	q.released = q.released[:0]
 }
 
-// Resendable is one element of the resend queue.
-type Resendable struct {
-	Seq    uint32
-	Object bool
-	Flags  uint8 // the header's flags when it was sent
-}
-
 // ResendQueue iterates over the resend queue, the oldest element first.
 func (e *Engine) ResendQueue() iter.Seq[Resendable] {
 	return func(yield func(Resendable) bool) {

@@ -66,7 +66,7 @@ func (e *Engine) resyncWanted(now time.Duration, seq uint32) {
 
 // wantBulk asks the owner for a bulk, though not for each of a flood of RESYNCs.
 func (e *Engine) wantBulk(now time.Duration) {
-	if e.out.bulks.want(now, overPause, overSlack) {
+	if e.out.bulks.Want(now, overPause, overSlack) {
 		e.raise(Event{Kind: BulkWanted})
 	}
 }
@@ -74,7 +74,7 @@ func (e *Engine) wantBulk(now time.Duration) {
 // BulkDone tells that every object has been enqueued since the last
 // BulkWanted was pulled.
 func (e *Engine) BulkDone() {
-	if e.wanted() || e.out.bulks.due {
+	if e.wanted() || e.out.bulks.Due {
 		return
 	}
 	e.resync.bulkOwed = false

@@ -3,6 +3,7 @@ package ftfw
 import (
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -32,11 +33,11 @@ type sending struct {
 	held      bool          // objects wait for the hello's answer
 	holdUntil time.Duration
 
-	dropped   bool   // the resend queue overflowed
-	droppedTo uint32 // up to this number
-	amends    spaced // the peer misses something of that: it gets everything
-	over      spaced // the peer may have nothing: it gets everything
-	bulks     spaced // the peer asked for everything
+	dropped   bool          // the resend queue overflowed
+	droppedTo uint32        // up to this number
+	amends    engine.Spaced // the peer misses something of that: it gets everything
+	over      engine.Spaced // the peer may have nothing: it gets everything
+	bulks     engine.Spaced // the peer asked for everything
 
 	ackedTo        uint32 // the highest number acknowledged
 	oldest, resync watch  // what that has left behind
@@ -165,13 +166,13 @@ func (e *Engine) Tick(now time.Duration) {
 		e.resync.due = false
 		e.RequestResync()
 	}
-	if e.out.amends.ripe(now) && e.out.amends.want(now, resyncPause, 0) {
+	if e.out.amends.Ripe(now) && e.out.amends.Want(now, resyncPause, 0) {
 		e.amend()
 	}
-	if e.out.over.ripe(now) {
+	if e.out.over.Ripe(now) {
 		e.startOver(now)
 	}
-	if e.out.bulks.ripe(now) {
+	if e.out.bulks.Ripe(now) {
 		e.wantBulk(now)
 	}
 	if now < e.out.timer {
@@ -192,35 +193,13 @@ func (e *Engine) Deadline() time.Duration {
 	if e.resync.due {
 		d = min(d, e.resync.dueAt)
 	}
-	for _, s := range [...]*spaced{&e.out.amends, &e.out.over, &e.out.bulks} {
-		if s.due {
-			d = min(d, s.at)
+	for _, s := range [...]*engine.Spaced{&e.out.amends, &e.out.over, &e.out.bulks} {
+		if s.Due {
+			d = min(d, s.At)
 		}
 	}
 	return d
 }
-
-// spaced is something costly that a peer, or who pretends to be it, can cause
-// with one message. It happens once per pause; slack is how far it may be ahead
-// of that.
-type spaced struct {
-	due bool
-	at  time.Duration // when, if due
-	sum time.Duration // of the pauses
-}
-
-// want reports whether it may happen now; if not, it is due later.
-func (s *spaced) want(now, pause, slack time.Duration) bool {
-	s.sum = max(s.sum, now)
-	s.at = s.sum - slack
-	s.due = now < s.at
-	if !s.due {
-		s.sum += pause
-	}
-	return !s.due
-}
-
-func (s *spaced) ripe(now time.Duration) bool { return s.due && now >= s.at }
 
 // queueControl queues a control message.
 func (e *Engine) queueControl(kind uint8, from, to uint32) uint32 {

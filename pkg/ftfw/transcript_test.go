@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -121,7 +122,7 @@ func (p *player) command(verb string, args []string) {
 
 var verdictNames = map[Verdict]string{Deliver: "deliver", Control: "control", Drop: "drop", Bad: "bad"}
 
-var eventNames = map[EventKind]string{
+var eventNames = map[engine.EventKind]string{
 	BulkWanted: "bulk wanted", PeerRestarted: "peer restarted",
 	ResyncStarted: "resync started", ResyncComplete: "resync complete",
 }

@@ -3,8 +3,8 @@ package node
 import (
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
-	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
 )
 
 // commit walks the external cache twice: flows without a master first, then
@@ -114,6 +114,7 @@ func (n *Node) FlushInternal() {
 	s.stats.Destroyed += uint64(s.live())
 	if s.total() == s.live() && n.expects.internal.table.Total() == 0 {
 		n.engine.ForgetAll()
+		n.unwatchAll()
 		s.clear()
 	}
 	for c := (cursor{}); !c.done; {
@@ -128,8 +129,9 @@ const flushChunk = 1 << 16
 
 // drop forgets a live internal entry.
 func (n *Node) drop(r ref) {
-	if n.engine.Queued(ftfw.Ref(r)) {
-		n.engine.Forget(ftfw.Ref(r))
+	n.unwatch(r)
+	if n.engine.Queued(engine.Ref(r)) {
+		n.engine.Forget(engine.Ref(r))
 		n.internal.unpin(r)
 	}
 	n.internal.remove(r, false)
@@ -140,6 +142,11 @@ func (n *Node) drop(r ref) {
 func (n *Node) FlushExternal() bool {
 	if n.commit.active || n.expects.committing {
 		return false
+	}
+	if n.timers != nil {
+		for c := (cursor{}); !c.done; {
+			n.external.scan(&c, flushChunk, func(r ref) { n.timers.Gone(engine.Ref(r)) })
+		}
 	}
 	n.external.stats.Destroyed += uint64(n.external.live())
 	n.external.clear()

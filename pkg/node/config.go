@@ -16,19 +16,6 @@ const (
 	NOTRACK
 )
 
-// String returns the keyword of the configuration.
-func (m Mode) String() string {
-	switch m {
-	case FTFW:
-		return "FTFW"
-	case ALARM:
-		return "ALARM"
-	case NOTRACK:
-		return "NOTRACK"
-	}
-	return "unknown"
-}
-
 // Defaults of conntrackd.conf. A configured 0 means the same.
 const (
 	DefaultHashSize        = 65536

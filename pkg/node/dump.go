@@ -4,8 +4,8 @@ import (
 	"iter"
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
-	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
 )
 
 // A DumpCursor is a place in a dump; the zero value is its start.
@@ -14,8 +14,9 @@ type DumpCursor struct{ at cursor }
 // Done reports whether the dump is complete.
 func (c *DumpCursor) Done() bool { return c.at.done }
 
-// ResendQueue yields the unacknowledged messages, oldest first.
-func (n *Node) ResendQueue() iter.Seq[ftfw.Resendable] { return n.engine.ResendQueue() }
+// ResendQueue yields the unacknowledged messages, oldest first. It is nil in a
+// mode that keeps none.
+func (n *Node) ResendQueue() iter.Seq[engine.Resendable] { return n.engine.ResendQueue() }
 
 // Dump appends up to limit entries of a cache to dst, one line each, and moves
 // the cursor. wall is the time of day, for the kernel's own time stamps.
@@ -30,8 +31,11 @@ func (n *Node) Dump(dst []byte, now time.Duration, wall time.Time, which Which, 
 		if xml {
 			dst = f.AppendXML(dst, flow.TextOptions{Now: wall})
 		} else {
-			age := seconds(now) - s.common(r).born
-			dst = f.AppendText(dst, flow.TextOptions{Now: wall, Age: age, ShowAge: true})
+			o := flow.TextOptions{Now: wall, Age: seconds(now) - s.common(r).born, ShowAge: true}
+			if n.timers != nil && which == External {
+				o.Expires, o.ShowExpires = seconds(n.timers.Left(now, engine.Ref(r))), true
+			}
+			dst = f.AppendText(dst, o)
 		}
 		dst = append(dst, '\n')
 	})

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/cache"
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
-	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -151,6 +151,7 @@ func (n *Node) expectAdmit(now time.Duration, ev *flow.ExpectEvent) {
 		s.at(id).flags = told
 	}
 	s.replace(id, fresh, &ev.Expect, seconds(now))
+	n.watch(now, refExpect(id))
 	if ev.Origin == flow.Other {
 		n.enqueueExpect(id)
 	}
@@ -198,7 +199,8 @@ func (n *Node) expectDestroyed(ev *flow.ExpectEvent) {
 func (n *Node) expectEnds(id cache.ID, tell bool) {
 	s := n.expects.internal
 	s.stats.Destroyed++
-	r := ftfw.Ref(refExpect(id))
+	n.unwatch(refExpect(id))
+	r := engine.Ref(refExpect(id))
 	if s.at(id).flags&told == 0 {
 		tell = false
 		if n.engine.Queued(r) {
@@ -225,7 +227,7 @@ func (n *Node) buryExpect(x *flow.Expect) {
 }
 
 func (n *Node) enqueueExpect(id cache.ID) {
-	if n.engine.Enqueue(ftfw.Ref(refExpect(id))) {
+	if n.engine.Enqueue(engine.Ref(refExpect(id))) {
 		n.expects.internal.table.Pin(id)
 	}
 }
@@ -265,6 +267,11 @@ func (n *Node) bulkExpects() (done bool) {
 // deliverExpect applies a message about an expectation to the external cache,
 // ExpectationSync or not (docs/protocol.md 6.1).
 func (n *Node) deliverExpect(now time.Duration, m *wire.Message) {
+	if m.Type > wire.ExpDel {
+		n.stats.Network.Malformed++
+		n.stats.Network.BadType++
+		return
+	}
 	x, s := &n.expects.scratch, n.expects.external
 	if n.wire.ParseExpect(m.Body, x) != nil {
 		n.stats.Network.badPayload()
@@ -272,14 +279,16 @@ func (n *Node) deliverExpect(now time.Duration, m *wire.Message) {
 	}
 	if m.Type == wire.ExpDel {
 		if id := s.lookup(x); id != 0 {
-			s.stats.Destroyed++
-			s.table.Delete(id)
+			n.expectGone(id)
 		}
 		return
 	}
 	id, fresh := s.put(x)
+	if id == 0 {
+		return
+	}
+	n.heard(now, refExpect(id))
 	switch {
-	case id == 0:
 	case fresh || m.Type == wire.ExpNew:
 		s.replace(id, fresh, x, seconds(now))
 	default:
@@ -287,14 +296,20 @@ func (n *Node) deliverExpect(now time.Duration, m *wire.Message) {
 	}
 }
 
+// expectGone is gone for an expectation.
+func (n *Node) expectGone(id cache.ID) {
+	n.unheard(refExpect(id))
+	n.expects.external.stats.Destroyed++
+	n.expects.external.table.Delete(id)
+}
+
 // expireExpects is Expire for expectations.
 func (n *Node) expireExpects(limit int) (done bool) {
 	s := n.expects.external
 	n.expects.expiryAt = s.scan(n.expects.expiryAt, limit, func(id cache.ID) {
 		if s.at(id).gen != s.gen {
-			s.stats.Destroyed++
 			n.stats.Expired++
-			s.table.Delete(id)
+			n.expectGone(id)
 		}
 	})
 	return n.expects.expiryAt == 0
@@ -326,6 +341,7 @@ func (n *Node) expectDumped(now time.Duration, x *flow.Expect) {
 	case fresh || s.table.Dead(id):
 		s.replace(id, fresh, x, seconds(now))
 		s.at(id).flags |= told | renewed
+		n.watch(now, refExpect(id))
 	case e.gen == s.gen:
 		return
 	case sameExpect(e.x, *x):
@@ -407,7 +423,8 @@ func (n *Node) FlushExpects() {
 	in, ex := n.expects.internal, n.expects.external
 	in.each(func(id cache.ID) {
 		in.stats.Destroyed++
-		if r := ftfw.Ref(refExpect(id)); n.engine.Queued(r) {
+		n.unwatch(refExpect(id))
+		if r := engine.Ref(refExpect(id)); n.engine.Queued(r) {
 			n.engine.Forget(r)
 			in.table.Unpin(id)
 		}
@@ -415,6 +432,7 @@ func (n *Node) FlushExpects() {
 	})
 	n.expects.flushed = true
 	n.expects.orphans = n.expects.orphans[:0]
+	ex.each(func(id cache.ID) { n.unheard(refExpect(id)) })
 	ex.stats.Destroyed += uint64(ex.table.Len())
 	ex.table.Clear()
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/cache"
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
-	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -23,12 +23,17 @@ import (
 type Node struct {
 	cfg      Config
 	wire     wire.Options
-	engine   *ftfw.Engine
+	engine   modeEngine
+	timers   timers   // nil unless the mode has timers for each object
+	numbers  numberer // nil unless there is no internal cache
+	release  func(engine.Ref)
 	internal *store
 	external *store
 	expects  expectations
 
 	out     sender
+	direct  direct
+	inject  []flow.Event
 	bulk    bulk
 	sweep   sweep
 	expiry  expiry
@@ -52,30 +57,32 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 			OmitTimeout: cfg.CommitTimeout != 0,
 			WindowScale: cfg.TCPWindowTracking,
 		},
-		engine: ftfw.New(ftfw.Config{
-			FirstSeq:      firstSeq,
-			ACKWindow:     cfg.ACKWindowSize,
-			ResendQueue:   cfg.ResendQueueSize,
-			StartupResync: true,
-			HelloHold:     helloHold,
-		}, 0),
 		internal: newStore(cfg.HashLimit, cache.NewSeed(seed[0], seed[1])),
 		external: newStore(cfg.HashLimit, cache.NewSeed(seed[1], seed[0])),
 		expects:  newExpectations(cfg.HashLimit, seed),
 	}
 	n.cfg.Filter.Compile()
+	n.release = n.released
+	n.engine = cfg.Mode.row().make(&n.cfg, firstSeq, seed[0]^seed[1])
+	n.timers, _ = n.engine.(timers)
+	if cfg.DisableInternalCache {
+		n.numbers = n.engine.(numberer)
+	}
 	return n
 }
-
-// helloHold is how long objects wait for the peer's answer to our hello at
-// the start. A peer that is there answers within its timer of one second.
-const helloHold = 3 * time.Second
 
 // Kernel takes events in the order the kernel sent them, and the entries of a
 // dump between BeginSweep and EndSweep.
 func (n *Node) Kernel(now time.Duration, events []flow.Event) {
+	if n.numbers != nil {
+		n.pass(events)
+		return
+	}
 	for i := range events {
 		ev := &events[i]
+		if ev.Origin == flow.Self && n.cfg.DisableExternalCache && n.strange(&ev.Flow) {
+			continue
+		}
 		switch ev.Op {
 		case flow.New:
 			n.created(now, ev)
@@ -114,6 +121,7 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 		return
 	}
 	n.replace(now, n.internal, r, fresh, &ev.Flow)
+	n.watch(now, r)
 	if ev.Origin == flow.Other {
 		n.enqueue(r)
 	}
@@ -159,6 +167,7 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 	c.seen = seconds(now)
 	c.gen = s.gen
 	c.flags |= updated
+	n.watch(now, r)
 	if ev.Origin == flow.Other {
 		n.enqueue(r)
 	}
@@ -191,11 +200,12 @@ func (n *Node) die(r ref, tell bool) {
 	s := n.internal
 	s.stats.Destroyed++
 	c := s.common(r)
-	queued := n.engine.Queued(ftfw.Ref(r))
+	n.unwatch(r)
+	queued := n.engine.Queued(engine.Ref(r))
 	if c.flags&told == 0 {
 		tell = false
 		if queued {
-			n.engine.Forget(ftfw.Ref(r))
+			n.engine.Forget(engine.Ref(r))
 			s.unpin(r)
 			queued = false
 		}
@@ -221,7 +231,7 @@ func (n *Node) bury(f *flow.Flow) {
 }
 
 func (n *Node) enqueue(r ref) {
-	if n.engine.Enqueue(ftfw.Ref(r)) {
+	if n.engine.Enqueue(engine.Ref(r)) {
 		n.internal.pin(r)
 	}
 }
@@ -236,10 +246,10 @@ func (n *Node) Datagram(now time.Duration, b []byte) {
 			continue
 		}
 		switch n.engine.Receive(now, m.Header) {
-		case ftfw.Bad:
+		case engine.Bad:
 			n.stats.Network.Malformed++
 			n.stats.Network.BadHeader++
-		case ftfw.Deliver:
+		case engine.Deliver:
 			n.deliver(now, &m)
 		}
 	}
@@ -252,6 +262,10 @@ func (n *Node) deliver(now time.Duration, m *wire.Message) {
 		n.deliverExpect(now, m)
 		return
 	}
+	if n.cfg.DisableExternalCache {
+		n.injected(m)
+		return
+	}
 	f := &n.other
 	if n.wire.ParseFlow(m.Body, f) != nil {
 		n.stats.Network.badPayload()
@@ -260,8 +274,7 @@ func (n *Node) deliver(now time.Duration, m *wire.Message) {
 	s := n.external
 	if m.Type == wire.CTDel {
 		if r := s.lookup(&f.Key); r != none {
-			s.stats.Destroyed++
-			s.remove(r, false)
+			n.gone(r)
 		}
 		return
 	}
@@ -270,6 +283,7 @@ func (n *Node) deliver(now time.Duration, m *wire.Message) {
 		n.limitReached(External)
 		return
 	}
+	n.heard(now, r)
 	if m.Type == wire.CTNew || fresh {
 		n.replace(now, s, r, fresh, f)
 		return
@@ -281,6 +295,13 @@ func (n *Node) deliver(now time.Duration, m *wire.Message) {
 	c := s.common(r)
 	c.seen = seconds(now)
 	c.gen = s.gen
+}
+
+// gone ends an external entry.
+func (n *Node) gone(r ref) {
+	n.unheard(r)
+	n.external.stats.Destroyed++
+	n.external.remove(r, false)
 }
 
 // settle does what the engine asks for after an input.
@@ -295,8 +316,9 @@ func (n *Node) settle(now time.Duration) {
 	}
 }
 
-// release gives up what the peer has acknowledged.
-func (n *Node) release(r ftfw.Ref) {
+// released gives up what the engine has no more use for: the peer has
+// acknowledged it, or nobody will.
+func (n *Node) released(r engine.Ref) {
 	if ref(r).isExpect() {
 		n.releaseExpect(ref(r))
 		return
@@ -308,6 +330,7 @@ func (n *Node) release(r ftfw.Ref) {
 // Tick runs the timers that are due.
 func (n *Node) Tick(now time.Duration) {
 	n.engine.Tick(now)
+	n.refresh(now)
 	n.retryResync(now)
 	n.settle(now)
 }

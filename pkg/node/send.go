@@ -3,7 +3,7 @@ package node
 import (
 	"time"
 
-	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -20,6 +20,12 @@ type sender struct {
 func (n *Node) Next(now time.Duration, dst []byte, size int) []byte {
 	dst = append(dst[:0], n.out.held...)
 	n.out.held = n.out.held[:0]
+	if n.numbers != nil {
+		var full bool
+		if dst, full = n.passed(dst, size); full {
+			return dst
+		}
+	}
 	for {
 		n.feedBulk(now)
 		start := len(dst)
@@ -87,19 +93,29 @@ type bulk struct {
 	at      cursor
 	retry   time.Duration // when to go on without acknowledgements
 	stalled bool
+	unheard int // queued since the last pause, where nobody acknowledges
 }
 
 const (
-	bulkChunk  = 64              // entries queued at a time
-	bulkWindow = 1024            // unacknowledged messages a receiver can hold in a default socket buffer
-	bulkRetry  = 1 * time.Second // a peer that acknowledges does so within its timer
+	bulkChunk  = 64                    // entries queued at a time
+	bulkWindow = 1024                  // unacknowledged messages a receiver can hold in a default socket buffer
+	bulkRetry  = 1 * time.Second       // a peer that acknowledges does so within its timer
+	bulkPause  = 20 * time.Millisecond // where nobody acknowledges: 1024 messages in this time
 )
 
 func (b *bulk) waiting() bool { return b.active && b.stalled }
 
 // SendBulk sends the whole internal cache to the peer (-B, or its RESYNC):
-// flows first, then expectations.
+// flows first, then expectations. Without an internal cache it wants the
+// kernel's table; see TableWanted. It does nothing in ALARM.
 func (n *Node) SendBulk() {
+	switch {
+	case !n.cfg.Mode.Resyncs():
+		return
+	case n.numbers != nil:
+		n.direct.wanted = true
+		return
+	}
 	if n.bulk.active {
 		n.bulk.again = true
 		return
@@ -121,15 +137,19 @@ func (n *Node) feedBulk(now time.Duration) {
 	if tx >= bulkChunk {
 		return
 	}
-	if unacked >= bulkWindow {
+	if unacked >= bulkWindow || b.unheard >= bulkWindow {
 		if !b.stalled {
-			b.stalled, b.retry = true, now+bulkRetry
+			b.stalled, b.retry = true, now+n.cfg.Mode.row().bulkPause
 		}
 		if now < b.retry {
 			return
 		}
+		b.unheard = 0
 	}
 	b.stalled = false
+	if !n.cfg.Mode.row().acknowledged {
+		b.unheard += bulkChunk
+	}
 	n.internal.scan(&b.at, bulkChunk, n.enqueue)
 	if !b.at.done || !n.bulkExpects() {
 		return
@@ -144,12 +164,13 @@ func (n *Node) feedBulk(now time.Duration) {
 }
 
 // RequestResync asks the peer for its whole cache (-n). What the peer does not
-// send again by the end is gone there and leaves the external cache too.
+// send again by the end is gone there and leaves the external cache too, if the
+// mode can tell. It does nothing in ALARM.
 func (n *Node) RequestResync() { n.engine.RequestResync() }
 
-func (n *Node) engineEvent(now time.Duration, ev ftfw.Event) {
+func (n *Node) engineEvent(now time.Duration, ev engine.Event) {
 	switch ev.Kind {
-	case ftfw.BulkWanted:
+	case engine.BulkWanted:
 		// A bulk is also due when the peer started anew, which has a line of
 		// its own.
 		if asked := n.engine.Stats().ResyncsReceived; asked != n.resyncsHeard {
@@ -157,12 +178,12 @@ func (n *Node) engineEvent(now time.Duration, ev ftfw.Event) {
 			n.notices = append(n.notices, Notice{Kind: ResyncRequested})
 		}
 		n.SendBulk()
-	case ftfw.PeerRestarted:
+	case engine.PeerRestarted:
 		n.notices = append(n.notices, Notice{Kind: PeerRestarted})
 		n.RequestResync()
-	case ftfw.ResyncStarted:
+	case engine.ResyncStarted:
 		n.beginExpiry()
-	case ftfw.ResyncComplete:
+	case engine.ResyncComplete:
 		n.endExpiry(now, ev.Clean)
 	}
 }

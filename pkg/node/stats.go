@@ -1,7 +1,7 @@
 package node
 
 import (
-	"github.com/conntrackgo/conntrackgo/pkg/ftfw"
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -63,15 +63,20 @@ type Stats struct {
 	ExpectInternal, ExpectExternal CacheStats
 
 	Network         NetworkStats
-	Engine          ftfw.Stats
+	Engine          engine.Stats
 	TxQueue, Resend int
 	// EventsFiltered counts kernel events the filter refused.
 	EventsFiltered uint64
 	// TrafficBytes and TrafficPackets sum the counters of destroyed flows.
 	TrafficBytes, TrafficPackets uint64
-	// Sent counts data messages by their type.
+	// Sent counts data messages by their type; without an internal cache these
+	// are the events that were passed on.
 	Sent [6]uint64
-	// Expired counts external entries a complete bulk did not mention.
+	// DirectLost counts events that were not sent because too many waited for
+	// the link, without an internal cache.
+	DirectLost uint64
+	// Expired counts external entries that a complete bulk did not mention, or
+	// in ALARM that were not refreshed.
 	Expired uint64
 
 	limitSaid [2]bool

@@ -71,6 +71,7 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 	case fresh || s.dead(r) || s.succeeded(r, f):
 		n.replace(now, s, r, fresh, f)
 		c.flags |= told | renewed
+		n.watch(now, r)
 	case c.gen == s.gen:
 		return
 	default:
@@ -162,7 +163,7 @@ func (n *Node) retryResync(now time.Duration) {
 	}
 }
 
-// Expire removes up to max external entries that the peer no longer has and
+// Expire removes up to limit external entries that the peer no longer has and
 // reports whether there is nothing more to do.
 func (n *Node) Expire(limit int) (done bool) {
 	if !n.expiry.active {
@@ -171,9 +172,8 @@ func (n *Node) Expire(limit int) (done bool) {
 	s := n.external
 	s.scan(&n.expiry.at, limit, func(r ref) {
 		if s.common(r).gen != s.gen {
-			s.stats.Destroyed++
 			n.stats.Expired++
-			s.remove(r, false)
+			n.gone(r)
 		}
 	})
 	if n.expiry.at.done && n.expireExpects(limit) {

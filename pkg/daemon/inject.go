@@ -1,0 +1,153 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/kernel"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
+)
+
+// injector writes what the peer says to the kernel at once, for a node without
+// an external cache. Whoever reads the link hands over what a read brought and
+// goes on; a goroutine writes all that has come since it last looked with a
+// few system calls. If the kernel is slower than the peer, changes of one flow
+// fold into one: the backlog has a flow once, whatever happens to it.
+type injector struct {
+	writer flowWriter
+	limit  int // flows in the backlog
+	refuse func(what string, f *flow.Flow, why error)
+
+	spare []flow.Event // belongs to whoever is inside the node
+
+	wake  chan struct{}
+	mu    sync.Mutex // guards what follows
+	next  *backlog
+	stats InjectStats
+}
+
+// flowWriter is what the injector needs of a kernel.Writer.
+type flowWriter interface {
+	Commit([]flow.Flow, []kernel.Result) error
+	Update([]flow.Flow, []kernel.Result) error
+	Delete([]flow.Flow, []kernel.Result) error
+}
+
+func newInjector(w flowWriter, limit int, refuse func(string, *flow.Flow, error)) *injector {
+	return &injector{writer: w, limit: limit, refuse: refuse, wake: make(chan struct{}, 1), next: newBacklog()}
+}
+
+// take hands over what the node has collected. The caller is inside the node.
+func (j *injector) take(n *node.Node) {
+	events := n.Injections(j.spare)
+	j.spare = events[:0]
+	if len(events) == 0 {
+		return
+	}
+	j.mu.Lock()
+	for i := range events {
+		if !j.next.add(&events[i], j.limit) {
+			j.stats.CreateFailed++
+		}
+	}
+	j.mu.Unlock()
+	notice(j.wake)
+}
+
+// run writes until ctx ends.
+func (j *injector) run(ctx context.Context) {
+	work := newBacklog()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-j.wake:
+		}
+		j.mu.Lock()
+		work, j.next = j.next, work
+		j.mu.Unlock()
+		done := j.write(work)
+		work.reset()
+		j.mu.Lock()
+		j.stats.add(&done)
+		j.mu.Unlock()
+	}
+}
+
+// Stats returns a copy of the counters.
+func (j *injector) Stats() InjectStats {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.stats
+}
+
+// write brings the kernel up to date. Ends come first, so that they are out of
+// the way of what begins, and masters before the flows that need them.
+func (j *injector) write(b *backlog) (s InjectStats) {
+	b.sort()
+	j.batch(b, &b.ended, "inject-del", j.writer.Delete, func(o kernel.Outcome) { s.destroyed(o) })
+	for i := range b.lives {
+		l := &b.lives[i]
+		j.batch(b, &l.changed, "inject-upd", j.writer.Update, func(o kernel.Outcome) { s.updated(o) })
+		j.batch(b, &l.begun, "inject-add", j.writer.Commit, func(o kernel.Outcome) { s.created(o) })
+	}
+	return s
+}
+
+func (j *injector) batch(b *backlog, flows *[]flow.Flow, what string, write func([]flow.Flow, []kernel.Result) error, count func(kernel.Outcome)) {
+	if len(*flows) == 0 {
+		return
+	}
+	for len(b.results) < len(*flows) {
+		b.results = append(b.results, kernel.Result{})
+	}
+	err := write(*flows, b.results)
+	for i := range *flows {
+		r := &b.results[i]
+		count(r.Outcome)
+		if r.Outcome != kernel.Failed {
+			continue
+		}
+		why := r.Err()
+		if err != nil && r.Errno == 0 {
+			why = err
+		}
+		j.refuse(what, &(*flows)[i], why)
+	}
+}
+
+func (s *InjectStats) created(o kernel.Outcome) { tally(o, &s.Created, &s.CreateFailed) }
+
+// updated: one that did not exist was created, which is what the report says.
+func (s *InjectStats) updated(o kernel.Outcome) {
+	if o == kernel.Created {
+		s.Created++
+		return
+	}
+	tally(o, &s.Updated, &s.UpdateFailed)
+}
+
+// destroyed: one that did not exist is neither a success nor a failure.
+func (s *InjectStats) destroyed(o kernel.Outcome) {
+	if o != kernel.Absent {
+		tally(o, &s.Destroyed, &s.DestroyFailed)
+	}
+}
+
+func tally(o kernel.Outcome, done, failed *uint64) {
+	if o == kernel.Failed {
+		*failed++
+	} else {
+		*done++
+	}
+}
+
+func (s *InjectStats) add(t *InjectStats) {
+	s.Created += t.Created
+	s.Updated += t.Updated
+	s.Destroyed += t.Destroyed
+	s.CreateFailed += t.CreateFailed
+	s.UpdateFailed += t.UpdateFailed
+	s.DestroyFailed += t.DestroyFailed
+}

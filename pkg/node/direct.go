@@ -1,0 +1,109 @@
+package node
+
+import (
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// direct is what a node without an internal cache has instead: messages made
+// of the kernel's events, in their order, until the next datagram takes them.
+type direct struct {
+	queued []byte
+	at     int  // what is before it has been sent
+	wanted bool // somebody asked for everything
+	// While the kernel's table is read for that: the flows an event was about.
+	// The event is newer than what was read, and may have been the end.
+	newer map[flow.Key]struct{}
+}
+
+// directLimit bounds the messages that wait for a link that takes nothing, in
+// bytes. What comes then is lost, as everything is on a bad link.
+const directLimit = 8 << 20
+
+var directType = [...]uint8{flow.New: wire.CTNew, flow.Update: wire.CTUpd, flow.Destroy: wire.CTDel, flow.Dumped: wire.CTNew}
+
+// pass makes messages of events. The ends of flows pass whatever state they
+// were in: the filter may have let them through in an earlier one.
+func (n *Node) pass(events []flow.Event) {
+	d := &n.direct
+	for i := range events {
+		ev := &events[i]
+		if ev.Origin == flow.Self {
+			continue
+		}
+		state := ev.Flow.Has & flow.HasState
+		if ev.Op == flow.Destroy {
+			ev.Flow.Has &^= flow.HasState
+			for _, c := range ev.Flow.Counters {
+				n.stats.TrafficBytes += c.Bytes
+				n.stats.TrafficPackets += c.Packets
+			}
+		}
+		pass := n.cfg.Filter.Pass(&ev.Flow)
+		ev.Flow.Has |= state
+		switch {
+		case !pass:
+			if ev.Op != flow.Dumped {
+				n.stats.EventsFiltered++
+			}
+			continue
+		case ev.Op != flow.Dumped:
+			if d.newer != nil {
+				d.newer[ev.Flow.Key] = struct{}{}
+			}
+		default:
+			if _, ok := d.newer[ev.Flow.Key]; ok {
+				continue
+			}
+		}
+		if len(d.queued)-d.at > directLimit {
+			n.stats.DirectLost++
+			continue
+		}
+		h := wire.Header{Type: directType[ev.Op], Seq: n.numbers.Number()}
+		d.queued = n.wire.AppendFlow(d.queued, h, &ev.Flow)
+		n.stats.Sent[h.Type]++
+	}
+}
+
+// passed moves messages into a datagram and reports whether it is full.
+func (n *Node) passed(dst []byte, size int) (_ []byte, full bool) {
+	d := &n.direct
+	for d.at < len(d.queued) {
+		m, _, err := wire.Next(d.queued[d.at:])
+		if err != nil {
+			panic("node: a message of our own: " + err.Error())
+		}
+		if len(dst) > 0 && len(dst)+len(m.Raw) >= size {
+			return dst, true
+		}
+		dst = append(dst, m.Raw...)
+		d.at += len(m.Raw)
+		n.out.ran = true
+	}
+	d.queued, d.at = d.queued[:0], 0
+	return dst, len(dst) >= size
+}
+
+// TableWanted reports, once each time, that the kernel's table is to be sent:
+// there is no internal cache that could answer. Call BeginTable, feed the table
+// to Kernel as Dumped events, and call EndTable.
+func (n *Node) TableWanted() bool {
+	wanted := n.direct.wanted
+	n.direct.wanted = false
+	return wanted
+}
+
+// BeginTable starts to send the kernel's table, before it is read. Begun again
+// it starts over.
+func (n *Node) BeginTable() {
+	if n.direct.newer == nil {
+		n.direct.newer = make(map[flow.Key]struct{})
+	}
+}
+
+// EndTable ends it.
+func (n *Node) EndTable() {
+	n.direct.newer = nil
+	n.engine.BulkDone()
+}

@@ -1,0 +1,45 @@
+package node
+
+import (
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// Without an external cache what the peer says goes to the kernel at once
+// (docs/protocol.md 6.2). The node collects it; whoever called Datagram takes
+// it with Injections and writes it.
+
+var injectOp = [...]flow.Op{wire.CTNew: flow.New, wire.CTUpd: flow.Update, wire.CTDel: flow.Destroy}
+
+// injected takes a message about a flow.
+func (n *Node) injected(m *wire.Message) {
+	last := len(n.inject)
+	if last < cap(n.inject) {
+		n.inject = n.inject[:last+1]
+	} else {
+		n.inject = append(n.inject, flow.Event{})
+	}
+	ev := &n.inject[last]
+	if n.wire.ParseFlow(m.Body, &ev.Flow) != nil {
+		n.stats.Network.badPayload()
+		n.inject = n.inject[:last]
+		return
+	}
+	ev.Op, ev.Origin = injectOp[m.Type], flow.Self
+}
+
+// Injections returns what is to be written to the kernel, in the order it came,
+// and takes spare, which is empty, to collect what comes next.
+func (n *Node) Injections(spare []flow.Event) []flow.Event {
+	full := n.inject
+	n.inject = spare[:0]
+	return full
+}
+
+// strange reports that our own event is about a flow of which the internal
+// cache knows nothing: the echo of what the peer told us. It would be sent back
+// with the next bulk. A flow that the peer took over from us is not strange.
+func (n *Node) strange(f *flow.Flow) bool {
+	r := n.internal.lookup(&f.Key)
+	return r == none || n.internal.dead(r)
+}

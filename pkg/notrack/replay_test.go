@@ -1,0 +1,149 @@
+package notrack
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// captured is one message of a capture of two C daemons.
+type captured struct {
+	TS       float64
+	Src      string
+	Frame    int
+	Type     uint8
+	Flags    uint8
+	Seq      uint32
+	From, To uint32
+	Attrs    []struct{ Name, Hex string }
+}
+
+func (c *captured) header() wire.Header {
+	return wire.Header{Type: c.Type, Flags: c.Flags, Seq: c.Seq, From: c.From, To: c.To}
+}
+
+func (c *captured) flow() (name string) {
+	for _, a := range c.Attrs {
+		if a.Name == "IPV4" || a.Name == "PORT" {
+			name += a.Hex
+		}
+	}
+	return name
+}
+
+func readCapture(t *testing.T, name string) (ms []captured) {
+	b, err := os.ReadFile("../wire/testdata/captures/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(b) {
+		var m captured
+		if err := json.Unmarshal(line, &m); err != nil {
+			t.Fatal(err)
+		}
+		ms = append(ms, m)
+	}
+	return ms
+}
+
+// TestReplayCaptures puts the engine in the place of one C daemon: it hears
+// what that one heard and is given its changes. It must send the same messages,
+// and say ALIVE when C did.
+func TestReplayCaptures(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		objects bool // the daemons have an internal cache
+	}{{"notrack-udp", true}, {"notrack-nocache-udp", false}, {"notrack-tcp", true}} {
+		for _, side := range []string{"192.168.100.1", "192.168.100.2"} {
+			t.Run(c.name+"/"+side, func(t *testing.T) { replay(t, readCapture(t, c.name), side, c.objects) })
+		}
+	}
+}
+
+func replay(t *testing.T, ms []captured, side string, objects bool) {
+	start := ms[0].TS
+	clock := func(m *captured) time.Duration { return time.Duration((m.TS - start) * 1e9) }
+	var e *Engine
+	refs := map[string]engine.Ref{}
+	compared, alives, heard := 0, 0, 0
+	var flushed time.Duration
+	for i := range ms {
+		m := &ms[i]
+		now := clock(m)
+		if !strings.HasPrefix(m.Src, side+":") {
+			if e == nil {
+				continue
+			}
+			heard++
+			v := e.Receive(now, m.header())
+			if want := e.want(m); v != want {
+				t.Errorf("C heard %+v, verdict %d, want %d", m.header(), v, want)
+			}
+			continue
+		}
+		h := m.header()
+		if e == nil {
+			e = New(Config{FirstSeq: h.Seq}, now)
+			flushed = now - time.Second
+		}
+		switch {
+		case h.Class() == wire.RESYNC:
+			e.RequestResync()
+		case h.Class() == wire.ALIVE:
+			// Within one datagram, or over TCP before the connection was
+			// there, the times are those of the datagram.
+			if idle := now - flushed; idle > 100*time.Millisecond && (idle < 950*time.Millisecond || idle > 1100*time.Millisecond) {
+				t.Errorf("C says ALIVE after %v", idle)
+			}
+			alives++
+			e.timer = now
+			e.Tick(now)
+		case !objects:
+			if got := e.Number(); got != h.Seq {
+				t.Fatalf("C sent number %d, the engine %d", h.Seq, got)
+			}
+			compared++
+			continue
+		default:
+			name := m.flow()
+			if refs[name] == 0 {
+				refs[name] = engine.Ref(len(refs) + 1)
+			}
+			e.Enqueue(refs[name])
+		}
+		f, ok := e.Pop(now)
+		if f.Object {
+			if f.Ref != refs[m.flow()] {
+				t.Fatalf("C sent %s, the engine object %d", m.flow(), f.Ref)
+			}
+			f.Header.Type = h.Type
+		}
+		if !ok || f.Header != h {
+			t.Fatalf("C sent %+v, the engine %+v", h, f.Header)
+		}
+		e.Flushed(now)
+		flushed = now
+		e.Released(func(engine.Ref) {})
+		compared++
+	}
+	if compared < 5 || alives < 3 || heard < 5 {
+		t.Errorf("compared %d messages, %d ALIVEs, heard %d", compared, alives, heard)
+	}
+	if s := e.Stats(); s.Lost != 0 || s.Before != 0 {
+		t.Errorf("lost %d, before %d in a capture without loss", s.Lost, s.Before)
+	}
+}
+
+// want is the verdict C's capture shows: all it sends is good.
+func (e *Engine) want(m *captured) engine.Verdict {
+	if m.Type == wire.Control {
+		return engine.Control
+	}
+	return engine.Deliver
+}
