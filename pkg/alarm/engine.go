@@ -2,7 +2,6 @@ package alarm
 
 import (
 	"iter"
-	"math"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/engine"
@@ -114,8 +113,8 @@ func (e *Engine) Pop(time.Duration) (engine.Frame, bool) {
 // Deadline is when objects may be due.
 func (e *Engine) Deadline() time.Duration { return min(e.refresh.next(), e.expire.next()) }
 
-// never is later than any deadline.
-const never = time.Duration(math.MaxInt64)
+// never is later than any deadline, and leaves room for sums.
+const never = time.Duration(1 << 62)
 
 // Pending returns the length of the transmit queue; there is no resend queue.
 func (e *Engine) Pending() (tx, resend int) { return e.Len(), 0 }

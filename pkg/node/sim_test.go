@@ -28,6 +28,7 @@ func simConfig() Config {
 type scene struct {
 	*sim.World
 	t      *testing.T
+	cfg    Config
 	base   uint32 // the clock's seconds when the world began
 	faults [2]*sim.Faults
 	sides  [2]*side
@@ -71,8 +72,8 @@ type task struct {
 	then func()
 }
 
-func newScene(t *testing.T, seed uint64) *scene {
-	s := &scene{World: sim.New(seed), t: t}
+func newScene(t *testing.T, seed uint64, cfg Config) *scene {
+	s := &scene{World: sim.New(seed), t: t, cfg: cfg}
 	if *simSeed != 0 {
 		s.Record()
 	}
@@ -110,7 +111,7 @@ func (p *side) start() {
 	p.Logf("%d starts", p.index)
 	p.life++
 	p.born = p.Now()
-	p.node = New(simConfig(), p.base+uint32(p.Now()/time.Second), [2]uint64{1, 2})
+	p.node = New(p.cfg, p.base+uint32(p.Now()/time.Second), [2]uint64{1, 2})
 	p.events, p.awaited, p.overrun, p.sweeping, p.waiting = nil, nil, false, false, nil
 	p.flushed, p.emptied, p.blind, p.lossy, p.unheard = false, false, false, false, false
 	p.sweep(Start, nil)
@@ -447,6 +448,10 @@ type profile struct {
 	faults func(s *scene, f *sim.Faults)
 	// The odds of each with every step.
 	restart, overrun, order, outage float64
+
+	config func() Config // nil: simConfig
+	// asks: in the end each side forgets what it has of the other and asks.
+	asks bool
 }
 
 var profiles = []profile{
@@ -455,6 +460,23 @@ var profiles = []profile{
 	{name: "orders", faults: func(s *scene, f *sim.Faults) { f.Loss = 0.1 * s.Rand().Float64() }, overrun: 1. / 100, order: 1. / 30},
 	{name: "repeats", faults: repeats, order: 1. / 100},
 	{name: "all", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100},
+	// ALARM is right again after anything, by refresh and expiry.
+	{name: "ALARM", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: alarmConfig},
+	// NOTRACK is right where nothing is lost, and else when asked.
+	{name: "NOTRACK", overrun: 1. / 50, config: notrackConfig},
+	{name: "NOTRACK asks", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: notrackConfig, asks: true},
+}
+
+func alarmConfig() Config {
+	cfg := simConfig()
+	cfg.Mode, cfg.RefreshTime, cfg.CacheTimeout = ALARM, 3*time.Second, 10*time.Second
+	return cfg
+}
+
+func notrackConfig() Config {
+	cfg := simConfig()
+	cfg.Mode = NOTRACK
+	return cfg
 }
 
 func repeats(s *scene, f *sim.Faults) {
@@ -485,7 +507,11 @@ func TestTwoNodesConverge(t *testing.T) {
 }
 
 func (pr *profile) play(t *testing.T, seed uint64) *scene {
-	s := newScene(t, seed)
+	cfg := simConfig()
+	if pr.config != nil {
+		cfg = pr.config()
+	}
+	s := newScene(t, seed, cfg)
 	for i, p := range s.sides {
 		if pr.faults != nil {
 			pr.faults(s, s.faults[i])
@@ -508,6 +534,13 @@ func (pr *profile) play(t *testing.T, seed uint64) *scene {
 	}
 	s.Run(s.Now() + time.Second)
 	s.tidyUp()
+	if pr.asks {
+		s.Run(s.Now() + time.Second)
+		for _, p := range s.sides {
+			p.node.FlushExternal()
+			p.requestResync()
+		}
+	}
 	s.Run(s.Now() + 100*time.Second)
 	s.check()
 	return s
@@ -577,7 +610,8 @@ func (s *scene) check() {
 		if dead := st.Internal.Total - st.Internal.Active; dead != 0 || st.TxQueue != 0 {
 			s.t.Errorf("node %d: %d tombstones and %d messages to send at rest", i, dead, st.TxQueue)
 		}
-		if most := 40*s.churn + 20*int(s.Now()/time.Second) + 100*s.bulks; p.link.Sent > most {
+		refreshes := int(st.Engine.Refreshed)
+		if most := 40*s.churn + 20*int(s.Now()/time.Second) + 100*s.bulks + refreshes; p.link.Sent > most {
 			s.t.Errorf("node %d sent %d datagrams, more than %d", i, p.link.Sent, most)
 		}
 	}

@@ -1,0 +1,352 @@
+package itest_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+)
+
+// modeRow is one way to synchronise.
+type modeRow struct {
+	name  string
+	mode  string
+	lines []string // further lines of the Mode section
+	// bypass: no internal cache; inject: no external cache.
+	bypass, inject bool
+}
+
+const (
+	noInternal = "DisableInternalCache on"
+	noExternal = "DisableExternalCache on"
+)
+
+var modeRows = []modeRow{
+	{name: "ALARM", mode: "ALARM", lines: []string{"RefreshTime 3", "CacheTimeout 8"}},
+	{name: "NOTRACK", mode: "NOTRACK"},
+	{name: "NOTRACK-bypass", mode: "NOTRACK", lines: []string{noInternal}, bypass: true},
+	{name: "NOTRACK-inject", mode: "NOTRACK", lines: []string{noExternal}, inject: true},
+	{name: "NOTRACK-none", mode: "NOTRACK", lines: []string{noInternal, noExternal}, bypass: true, inject: true},
+	{name: "FTFW-inject", mode: "FTFW", lines: []string{noExternal}, inject: true},
+}
+
+// linkRow is one way to join the nodes.
+type linkRow struct {
+	name string
+	v6   bool
+}
+
+var linkRows = []linkRow{{"UDPv4", false}, {"UDPv6", true}}
+
+// forModes runs a test for each mode over each link in each pairing.
+func forModes(t *testing.T, rows []modeRow, f func(*testing.T, modeRow, *rig)) {
+	for _, m := range rows {
+		for _, l := range linkRows {
+			t.Run(m.name+"/"+l.name, func(t *testing.T) {
+				forPairings(t, func(t *testing.T, p pairing) {
+					if l.v6 && p == (pairing{nettest.C, nettest.C}) {
+						t.Skip("the control pairing runs over one link only")
+					}
+					f(t, m, newRig(t, p, func(a, b *nettest.Config) { m.configure(l, a, b) }))
+				})
+			})
+		}
+	}
+}
+
+func (m *modeRow) configure(l linkRow, a, b *nettest.Config) {
+	*a, *b = nettest.SyncConfigs(l.v6)
+	for _, c := range []*nettest.Config{a, b} {
+		c.Mode, c.ModeLines = m.mode, m.lines
+		c.StartupResync = m.resyncs()
+	}
+}
+
+func (m *modeRow) resyncs() bool { return m.mode != "ALARM" }
+
+// arrives waits until B has exactly the flows of A's kernel that keep accepts:
+// in its kernel if they are injected, else in its external cache.
+func (r *rig) arrives(m modeRow, what string, keep func(*nettest.Entry) bool) {
+	r.Helper()
+	r.eventually(what, func() error {
+		kernel, err := r.two.A.Kernel()
+		if err != nil {
+			return err
+		}
+		kernel = kernel.Only(keep)
+		if m.inject {
+			standby, err := r.two.B.Kernel()
+			if err != nil {
+				return err
+			}
+			// Messages carry the timeout of the last event, which may be old.
+			return nettest.KernelDiff{Tolerance: -1, Committer: r.b.Kind}.Tables(kernel, standby.Only(keep)).Err()
+		}
+		external, err := r.b.External(r.Context())
+		if err != nil {
+			return err
+		}
+		return nettest.DiffCaches(kernel, external.Only(keep)).Err()
+	})
+}
+
+func all(*nettest.Entry) bool { return true }
+
+const modeFlows = 200
+
+// TestModes creates, updates and ends flows on A, has B ask for everything and
+// A send everything, and restarts either side. Nothing must come back to A.
+func TestModes(t *testing.T) {
+	forModes(t, modeRows, func(t *testing.T, m modeRow, r *rig) {
+		r.start()
+		if m.mode == "FTFW" {
+			r.handshake()
+		}
+		w := r.flood(r.two.A)
+		r.must(w.Create, load(0, modeFlows, 0, 0, nil))
+		r.arrives(m, "new flows on B", all)
+		before := r.kernel(r.two.B)
+
+		r.must(w.Update, load(0, modeFlows/2, 0, 1<<20, nil))
+		r.arrives(m, "updates on B", all)
+		if m.inject && r.b.Kind == nettest.Go {
+			r.updatedInPlace(before, r.kernel(r.two.B))
+		}
+		r.must(w.Delete, load(0, modeFlows/4, 0, 0, nil))
+		r.arrives(m, "ends of flows on B", all)
+		r.nothingComesBack(m)
+
+		r.asked(m)
+		r.restarted(m)
+		r.nothingComesBack(m)
+	})
+}
+
+// updatedInPlace fails unless the entries are the very ones they were, those
+// with IPv6 NAT included.
+func (r *rig) updatedInPlace(before, after nettest.Table) {
+	r.Helper()
+	for k, e := range before {
+		if a := after[k]; a == nil || a.ID != e.ID {
+			r.Errorf("%v was replaced by an update", k)
+			return
+		}
+	}
+}
+
+// nothingComesBack fails if A took something from B, or B takes what it was
+// told for its own.
+func (r *rig) nothingComesBack(m modeRow) {
+	r.Helper()
+	external, err := r.a.External(r.Context())
+	r.ok(err)
+	if len(external) > 0 {
+		r.Errorf("A's external cache has %d flows", len(external))
+	}
+	if m.bypass {
+		return
+	}
+	internal, err := r.b.Internal(r.Context())
+	r.ok(err)
+	if len(internal) > 0 {
+		r.Errorf("B's internal cache has %d flows that are A's", len(internal))
+	}
+}
+
+// forget empties what B knows of A.
+func (r *rig) forget(m modeRow) {
+	r.Helper()
+	if m.inject {
+		r.ok(r.two.B.FlushKernel())
+		if n := r.count(r.b); n != 0 {
+			r.Fatalf("%d entries after the flush", n)
+		}
+		return
+	}
+	r.request(r.b, "-f", "external")
+}
+
+// asked has B lose everything and get it again by -n and by -B; in ALARM these
+// do nothing and it comes by itself.
+func (r *rig) asked(m modeRow) {
+	r.Helper()
+	for _, order := range []struct {
+		d       *nettest.Daemon
+		request string
+	}{{r.b, "-n"}, {r.a, "-B"}} {
+		r.forget(m)
+		r.request(order.d, order.request)
+		r.arrives(m, "everything after "+order.request, all)
+	}
+}
+
+// restarted stops and starts each side while flows begin on A.
+func (r *rig) restarted(m modeRow) {
+	r.Helper()
+	w := r.flood(r.two.A)
+	r.ok(r.b.Stop())
+	r.must(w.Create, load(modeFlows, modeFlows+50, 0, 0, nil))
+	r.ok(r.b.Start(r.Context()))
+	r.arrives(m, "what began while B was down", all)
+
+	r.ok(r.a.Stop())
+	r.must(w.Create, load(modeFlows+50, modeFlows+100, 0, 0, nil))
+	r.ok(r.a.Start(r.Context()))
+	if m.resyncs() {
+		r.request(r.b, "-n")
+	}
+	r.arrives(m, "what began while A was down", all)
+	r.must(w.Delete, load(modeFlows, modeFlows+100, 0, 0, nil))
+	r.arrives(m, "ends after the restarts", all)
+}
+
+// TestModeRequests holds what the requests print and do where there is no
+// cache, or no RESYNC.
+func TestModeRequests(t *testing.T) {
+	forModes(t, modeRows, func(t *testing.T, m modeRow, r *rig) {
+		if linkV6 := r.a.Config.Local.Is6(); linkV6 {
+			t.Skip("the link does not matter here")
+		}
+		r.start()
+		if m.mode == "FTFW" {
+			r.handshake()
+		}
+		r.must(r.flood(r.two.A).Create, load(0, 10, 0, 0, nil))
+		r.arrives(m, "flows on B", all)
+		for _, d := range []*nettest.Daemon{r.a, r.b} {
+			for _, request := range []string{"-s", "-s cache"} {
+				r.cacheBlocks(d, request, m)
+			}
+			if text := r.request(d, "-s", "rsqueue"); (text == "") == (m.mode == "FTFW") {
+				t.Errorf("%s: -s rsqueue prints %q", d, text)
+			}
+			if text := r.request(d, "-s", "queue"); strings.Contains(text, "queue rsqueue:") != (m.mode == "FTFW") {
+				t.Errorf("%s: -s queue prints\n%s", d, text)
+			}
+			for _, request := range []string{"-R", "-B", "-n", "-f external"} {
+				if text := r.request(d, strings.Fields(request)...); text != "" {
+					t.Errorf("%s: %s prints %q", d, request, text)
+				}
+			}
+		}
+		if m.inject {
+			for _, request := range [][]string{{"-e"}, {"-e", "-x"}, {"-c"}} {
+				if text := r.request(r.b, request...); text != "" {
+					t.Errorf("%v prints %q", request, text)
+				}
+			}
+		}
+		if m.bypass {
+			r.showsKernel(r.a)
+		}
+	})
+}
+
+// cacheBlocks holds the first two blocks of a report.
+func (r *rig) cacheBlocks(d *nettest.Daemon, request string, m modeRow) {
+	r.Helper()
+	names := map[string][2]string{"-s": {"cache internal:", "cache external:"}, "-s cache": {"cache:internal", "cache:external"}}[request]
+	if m.bypass {
+		names[0] = "internal bypass:"
+	}
+	if m.inject {
+		names[1] = "external inject:"
+	}
+	blocks := strings.Split(r.request(d, strings.Fields(request)...), "\n\n")
+	for i, name := range names {
+		if len(blocks) <= i || !strings.HasPrefix(blocks[i], name) {
+			r.Errorf("%s: block %d of %s does not begin with %q:\n%s", d, i, request, name, strings.Join(blocks, "\n\n"))
+			return
+		}
+	}
+	if d != r.b {
+		return
+	}
+	for i, name := range names {
+		if want := "10"; i == 1 && !strings.Contains(blocks[i], want) {
+			r.Errorf("%s: %s does not count %s flows:\n%s", d, name, want, blocks[i])
+		}
+	}
+}
+
+// showsKernel: without an internal cache -i shows the kernel's table, with
+// timeouts and without ages.
+func (r *rig) showsKernel(d *nettest.Daemon) {
+	r.Helper()
+	text := r.request(d, "-i")
+	table, err := nettest.ParseTable(text)
+	r.ok(err)
+	if err := nettest.DiffInternal(r.kernel(d.Node), table).Err(); err != nil {
+		r.Errorf("-i: %v", err)
+	}
+	for k, e := range table {
+		if e.Timeout < 0 || e.Active >= 0 || e.Use == 0 {
+			r.Errorf("-i shows %v with timeout %d, age %d, use %d", k, e.Timeout, e.Active, e.Use)
+		}
+	}
+	// C prints plain text here too, which is of no use to who asked for XML.
+	if xml := r.request(d, "-i", "-x"); d.Kind == nettest.Go && strings.Count(xml, "<flow>") != len(table) {
+		r.Errorf("-i -x prints\n%s", xml)
+	}
+}
+
+// TestALARMExpires stops A for good: B drops what is no longer refreshed after
+// CacheTimeout, and shows until then how long that is.
+func TestALARMExpires(t *testing.T) {
+	forPairings(t, func(t *testing.T, p pairing) {
+		m := modeRows[0]
+		r := newRig(t, p, func(a, b *nettest.Config) { m.configure(linkRows[0], a, b) }).start()
+		r.must(r.flood(r.two.A).Create, load(0, 20, 0, 0, nil))
+		r.arrives(m, "flows on B", all)
+		for line := range strings.Lines(r.request(r.b, "-e")) {
+			var left, age int
+			_, rest, _ := strings.Cut(line, "[expires in ")
+			if _, err := fmt.Sscanf(rest, "%ds] [active since %ds]\n", &left, &age); err != nil || left > 8 || left < 3 {
+				t.Errorf("-e shows %q (%v)", line, err)
+			}
+		}
+		r.ok(r.a.Stop())
+		r.eventually("the flows to expire on B", func() error {
+			external, err := r.b.External(r.Context())
+			if err == nil && len(external) > 0 {
+				err = fmt.Errorf("%d flows", len(external))
+			}
+			return err
+		})
+	})
+}
+
+// TestInjectedNAT carries connections with every kind of translation over to a
+// node that has them in its kernel already: no commit.
+func TestInjectedNAT(t *testing.T) {
+	for _, m := range modeRows {
+		if !m.inject {
+			continue
+		}
+		t.Run(m.name, func(t *testing.T) {
+			forPairings(t, func(t *testing.T, p pairing) {
+				r := newFirewallRig(t, p, func(a, b *nettest.Config) {
+					ignoreA, ignoreB := a.IgnoreAddresses, b.IgnoreAddresses
+					m.configure(linkRows[0], a, b)
+					a.IgnoreAddresses, b.IgnoreAddresses = ignoreA, ignoreB
+				})
+				if m.mode == "FTFW" {
+					r.handshake()
+				}
+				conns := r.connect()
+				r.trackedOnly(r.a, len(conns)+2)
+				r.arrives(m, "the connections in B's kernel", all)
+
+				r.ok(r.pair.MoveVIPs(r.two.B))
+				r.roundTrips(conns, "on the standby")
+				r.trackedOnly(r.b, len(conns)+2)
+				r.ok(r.pair.MoveVIPs(r.two.A))
+				r.roundTrips(conns, "back again")
+				for _, c := range conns {
+					_ = c.Close()
+				}
+			})
+		})
+	}
+}
