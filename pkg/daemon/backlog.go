@@ -9,6 +9,8 @@ import (
 type backlog struct {
 	index map[flow.Key]int32
 	flows []waiting
+	// Expectations are few and each is written, after the flows.
+	expects []flow.ExpectEvent
 
 	// The same in the order of writing; see sort.
 	ended   []flow.Flow
@@ -76,11 +78,12 @@ func (b *backlog) sort() {
 
 // reset makes it empty.
 func (b *backlog) reset() {
-	if len(b.flows) > backlogKept {
+	if len(b.flows)+len(b.expects) > backlogKept {
 		*b = *newBacklog()
 		return
 	}
 	clear(b.index)
+	b.expects = b.expects[:0]
 	b.flows, b.ended = b.flows[:0], b.ended[:0]
 	for i := range b.lives {
 		l := &b.lives[i]

@@ -132,5 +132,9 @@ func (d *Daemon) sayWhy(what string, entry []byte, why error) {
 
 // sayRefused is sayWhy for what the peer caused.
 func (d *Daemon) sayRefused(what string, f *flow.Flow, why error) {
-	d.say(saidRefused, func() { d.sayWhy(what, f.AppendText(nil, flow.TextOptions{Timeout: true}), why) })
+	var entry []byte
+	if f != nil {
+		entry = f.AppendText(nil, flow.TextOptions{Timeout: true})
+	}
+	d.say(saidRefused, func() { d.sayWhy(what, entry, why) })
 }

@@ -32,6 +32,8 @@ type flowWriter interface {
 	Commit([]flow.Flow, []kernel.Result) error
 	Update([]flow.Flow, []kernel.Result) error
 	Delete([]flow.Flow, []kernel.Result) error
+	CreateExpect(*flow.Expect) error
+	DeleteExpect(*flow.Expect) error
 }
 
 func newInjector(w flowWriter, limit int, refuse func(string, *flow.Flow, error)) *injector {
@@ -40,16 +42,22 @@ func newInjector(w flowWriter, limit int, refuse func(string, *flow.Flow, error)
 
 // take hands over what the node has collected. The caller is inside the node.
 func (j *injector) take(n *node.Node) {
-	events := n.Injections(j.spare)
+	events, expects := n.Injections(j.spare), n.ExpectInjections()
 	j.spare = events[:0]
-	if len(events) == 0 {
-		return
+	if len(events)+len(expects) > 0 {
+		j.put(events, expects)
 	}
+}
+
+func (j *injector) put(events []flow.Event, expects []flow.ExpectEvent) {
 	j.mu.Lock()
 	for i := range events {
 		if !j.next.add(&events[i], j.limit) {
 			j.stats.CreateFailed++
 		}
+	}
+	if len(j.next.expects) < j.limit {
+		j.next.expects = append(j.next.expects, expects...)
 	}
 	j.mu.Unlock()
 	notice(j.wake)
@@ -92,7 +100,20 @@ func (j *injector) write(b *backlog) (s InjectStats) {
 		j.batch(b, &l.changed, "inject-upd", j.writer.Update, func(o kernel.Outcome) { s.updated(o) })
 		j.batch(b, &l.begun, "inject-add", j.writer.Commit, func(o kernel.Outcome) { s.created(o) })
 	}
+	for i := range b.expects {
+		j.expect(&b.expects[i])
+	}
 	return s
+}
+
+func (j *injector) expect(ev *flow.ExpectEvent) {
+	write := j.writer.CreateExpect
+	if ev.Op == flow.Destroy {
+		write = j.writer.DeleteExpect
+	}
+	if err := write(&ev.Expect); err != nil {
+		j.refuse("inject-expect", nil, err)
+	}
 }
 
 func (j *injector) batch(b *backlog, flows *[]flow.Flow, what string, write func([]flow.Flow, []kernel.Result) error, count func(kernel.Outcome)) {

@@ -277,6 +277,10 @@ func (n *Node) deliverExpect(now time.Duration, m *wire.Message) {
 		n.stats.Network.badPayload()
 		return
 	}
+	if n.cfg.DisableExternalCache {
+		n.injectX = append(n.injectX, flow.ExpectEvent{Op: injectOp[m.Type], Origin: flow.Self, Expect: *x})
+		return
+	}
 	if m.Type == wire.ExpDel {
 		if id := s.lookup(x); id != 0 {
 			n.expectGone(id)

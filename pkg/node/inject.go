@@ -9,7 +9,10 @@ import (
 // (docs/protocol.md 6.2). The node collects it; whoever called Datagram takes
 // it with Injections and writes it.
 
-var injectOp = [...]flow.Op{wire.CTNew: flow.New, wire.CTUpd: flow.Update, wire.CTDel: flow.Destroy}
+var injectOp = [...]flow.Op{
+	wire.CTNew: flow.New, wire.CTUpd: flow.Update, wire.CTDel: flow.Destroy,
+	wire.ExpNew: flow.New, wire.ExpUpd: flow.Update, wire.ExpDel: flow.Destroy,
+}
 
 // injected takes a message about a flow.
 func (n *Node) injected(m *wire.Message) {
@@ -33,6 +36,14 @@ func (n *Node) injected(m *wire.Message) {
 func (n *Node) Injections(spare []flow.Event) []flow.Event {
 	full := n.inject
 	n.inject = spare[:0]
+	return full
+}
+
+// ExpectInjections is Injections for expectations: they come after the flows
+// that came with them.
+func (n *Node) ExpectInjections() []flow.ExpectEvent {
+	full := n.injectX
+	n.injectX = nil
 	return full
 }
 

@@ -34,6 +34,7 @@ type Node struct {
 	out     sender
 	direct  direct
 	inject  []flow.Event
+	injectX []flow.ExpectEvent
 	bulk    bulk
 	sweep   sweep
 	expiry  expiry
