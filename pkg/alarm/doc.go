@@ -18,7 +18,7 @@
 // ignored, so an FTFW node, whose every message has HELLO until it is
 // answered, is never heard.
 //
-// Facts about the C daemon are in docs/protocol.md 7. A replay of a capture
+// Facts about the C daemon are in docs/protocol.md 7.1. A replay of a capture
 // shows that in C's place the engine sends what C sent.
 //
 // # Using the engine

@@ -76,7 +76,7 @@ func (e *Engine) NextExpired(now time.Duration) engine.Ref {
 func (e *Engine) Left(now time.Duration, r engine.Ref) time.Duration { return e.expire.left(r, now) }
 
 // spread returns a time as C spreads its refreshes: whole seconds from 1 to
-// RefreshTime, and 0.2, 0.4, 0.6, 0.8 or 1 second (docs/protocol.md 7).
+// RefreshTime, and 0.2, 0.4, 0.6, 0.8 or 1 second (docs/protocol.md 7.1.1).
 func (e *Engine) spread() time.Duration {
 	// SplitMix64, http://prng.di.unimi.it/splitmix64.c
 	e.dice += 0x9e3779b97f4a7c15

@@ -18,7 +18,7 @@
 // not of this protocol and count as malformed; the HELLO bits that an FTFW
 // node puts on its data do not matter.
 //
-// Facts about the C daemon are in docs/protocol.md 4 and 7. A replay of
+// Facts about the C daemon are in docs/protocol.md 4 and 7.2. A replay of
 // captures shows that in C's place the engine sends what C sent, message for
 // message.
 //

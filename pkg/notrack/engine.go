@@ -8,7 +8,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
-// aliveEvery is the silence that an ALIVE ends (docs/protocol.md 7).
+// aliveEvery is the silence that an ALIVE ends (docs/protocol.md 7.2).
 const aliveEvery = time.Second
 
 // Config is what the owner decides.

@@ -2,6 +2,7 @@ package itest_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -263,12 +264,13 @@ func (r *rig) cacheBlocks(d *nettest.Daemon, request string, m modeRow) {
 	if d != r.b {
 		return
 	}
-	for i, name := range names {
-		if want := "10"; i == 1 && !strings.Contains(blocks[i], want) {
-			r.Errorf("%s: %s does not count %s flows:\n%s", d, name, want, blocks[i])
-		}
+	// A flow may have come several times: by itself and with a bulk.
+	if !countedPattern.MatchString(blocks[1]) {
+		r.Errorf("%s: no multiple of ten flows, none failed, in\n%s", d, blocks[1])
 	}
 }
+
+var countedPattern = regexp.MustCompile(`(connections created:\s+[1-9]0\s+failed:\s+0\n|creation OK/failed:\s+[1-9]0/\s+0\n)`)
 
 // showsKernel: without an internal cache -i shows the kernel's table, with
 // timeouts and without ages.
@@ -341,6 +343,9 @@ func TestInjectedNAT(t *testing.T) {
 				r.ok(r.pair.MoveVIPs(r.two.B))
 				r.roundTrips(conns, "on the standby")
 				r.trackedOnly(r.b, len(conns)+2)
+				// A's own entries know nothing of the segments that went
+				// through B: no event told.
+				r.ok(r.two.A.Sysctls([]string{"net.netfilter.nf_conntrack_tcp_be_liberal=1"}))
 				r.ok(r.pair.MoveVIPs(r.two.A))
 				r.roundTrips(conns, "back again")
 				for _, c := range conns {
