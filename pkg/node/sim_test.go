@@ -538,6 +538,7 @@ func (pr *profile) play(t *testing.T, seed uint64) *scene {
 		s.Run(s.Now() + time.Second)
 		for _, p := range s.sides {
 			p.node.FlushExternal()
+			p.node.expects.external.table.Clear()
 			p.requestResync()
 		}
 	}
