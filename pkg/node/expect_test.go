@@ -251,7 +251,6 @@ func TestExpectBeforeMaster(t *testing.T) {
 func TestNoExpectationSync(t *testing.T) {
 	p := newPairOf(t, func(c *Config) { c.ExpectationSync = false })
 	p.a.cfg.ExpectationSync = true
-	p.b.cfg.ExpectationSync = false
 	p.a.Kernel(p.now, event1(flow.New, tcp(1, 3)))
 	p.a.Expects(p.now, expect1(flow.New, expectation(1, 2000)))
 	p.exchange()
