@@ -48,6 +48,9 @@ type Config struct {
 	// SendBuffer and ReceiveBuffer are socket buffer sizes in bytes, forced
 	// past the system limit. Zero: the system default.
 	SendBuffer, ReceiveBuffer int
+	// AcceptFrom are the sources to accept, beside Peer. Empty: the networks
+	// of Interface.
+	AcceptFrom []netip.Prefix
 	// NoChecksum sends UDP over IPv4 without checksum (Checksum off).
 	NoChecksum bool
 }

@@ -54,12 +54,13 @@ func interfaceStatus(s *socket, name string) Status {
 
 // guard decides whom to listen to: the configured peer, and everybody within
 // a prefix of the interface, since a C peer does not bind the socket it sends
-// from and may use another address of the link. Both must come through that
-// interface.
+// from and may use another address of the link. A configured list takes the
+// place of those prefixes. All must come through that interface.
 type guard struct {
 	name     string
 	index    int
-	peer     netip.Addr
+	peer     netip.Addr // not valid: none, as in a group
+	only     bool       // prefixes are the configured list
 	prefixes []netip.Prefix
 	now      func() time.Time
 	read     time.Time // when index and prefixes were read
@@ -69,8 +70,8 @@ type guard struct {
 // stranger makes us read it again.
 const refreshAfter = time.Second
 
-func newGuard(name string, index int, peer netip.Addr) guard {
-	return guard{name: name, index: index, peer: peer, now: time.Now}
+func newGuard(name string, index int, peer netip.Addr, only []netip.Prefix) guard {
+	return guard{name: name, index: index, peer: peer, only: len(only) > 0, prefixes: only, now: time.Now}
 }
 
 func (g *guard) pass(from netip.Addr, via int) bool {
@@ -103,12 +104,17 @@ func (g *guard) knows(from netip.Addr, via int) bool {
 
 // refresh reads the interface by its name, as it may be another device now.
 func (g *guard) refresh() {
-	g.prefixes = g.prefixes[:0]
 	i, err := net.InterfaceByName(g.name)
+	if err == nil {
+		g.index = i.Index
+	}
+	if g.only {
+		return
+	}
+	g.prefixes = g.prefixes[:0]
 	if err != nil {
 		return
 	}
-	g.index = i.Index
 	addrs, err := i.Addrs()
 	if err != nil {
 		return

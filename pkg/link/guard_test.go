@@ -30,7 +30,7 @@ func TestGuardRefreshes(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		g = newGuard("sync0", i.Index, netip.MustParseAddr("192.0.2.1"))
+		g = newGuard("sync0", i.Index, netip.MustParseAddr("192.0.2.1"), nil)
 	})
 	g.now = func() time.Time { return now }
 	pass := func(want bool, from string) {

@@ -94,7 +94,8 @@ var ErrNotSupported = errors.New("is not supported yet")
 
 // openers holds what can be opened: to add a transport, add its file and a row.
 var openers = map[Transport]func(Config) (Link, error){
-	UDP: openUDP,
+	UDP:       openUDP,
+	Multicast: openMulticast,
 }
 
 // Open opens a link. Errors name the link; those of the system can be taken

@@ -130,6 +130,15 @@ func ends(local, peer string) Config {
 		Local: netip.MustParseAddr(local), Peer: netip.MustParseAddr(peer)}
 }
 
+// group is a link to a group on sync0; iface may be empty.
+func group(addr, iface string) Config {
+	cfg := Config{Transport: Multicast, Interface: "sync0", Port: 3780, Local: netip.MustParseAddr(addr)}
+	if iface != "" {
+		cfg.MulticastInterface = netip.MustParseAddr(iface)
+	}
+	return cfg
+}
+
 func (n *namespace) open(t *testing.T, cfg Config) Link {
 	t.Helper()
 	var l Link

@@ -369,7 +369,7 @@ func TestNoChecksum(t *testing.T) {
 		}
 		defer l.Close()
 		got := -1
-		l.(*udp).tx.raw.Control(func(fd uintptr) {
+		l.(*datagrams).tx.raw.Control(func(fd uintptr) {
 			got, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK)
 		})
 		if err != nil || (got == 1) != off {
