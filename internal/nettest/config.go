@@ -9,10 +9,11 @@ import (
 // Config is what a lab daemon is told. Zero values mean the daemon's default
 // unless the field says otherwise. Both kinds of daemon get the same text.
 type Config struct {
-	Local, Peer netip.Addr // of the UDP link; their family chooses UDP over IPv4 or IPv6
+	Transport   string     // of the link: UDP (if empty), Multicast or TCP
+	Local, Peer netip.Addr // of the link; their family chooses IPv4 or IPv6. A group is of that family
 	Interface   string
 	Port        int
-	Link        string // complete link sections instead of the four fields above
+	Link        string // complete link sections instead of the fields above
 
 	Mode          string   // FTFW if empty
 	StartupResync bool     // ask the peer for everything at start
@@ -76,13 +77,35 @@ func (c *Config) writeLink(b *strings.Builder) {
 		b.WriteString(c.Link + "\n")
 		return
 	}
+	b.WriteString(LinkSection(c.Transport, c.Interface, c.Local, c.Peer, c.Port, false))
+}
+
+// The groups of Multicast links.
+var (
+	Group  = netip.MustParseAddr("225.0.0.50")
+	Group6 = netip.MustParseAddr("ff02::50")
+)
+
+// LinkSection renders one link; see Config for the arguments.
+func LinkSection(transport, device string, local, peer netip.Addr, port int, isDefault bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\t%s %s{\n", orDefault(transport, "UDP"), map[bool]string{true: "Default "}[isDefault])
 	family := "IPv4"
-	if c.Local.Is6() {
+	if local.Is6() {
 		family = "IPv6"
 	}
-	fmt.Fprintf(b, "\tUDP {\n\t\t%s_address %s\n\t\t%s_Destination_Address %s\n\t\tPort %d\n\t\tInterface %s\n",
-		family, c.Local, family, c.Peer, c.Port, c.Interface)
+	switch {
+	case transport != "Multicast":
+		fmt.Fprintf(&b, "\t\t%s_address %s\n\t\t%s_Destination_Address %s\n\t\tPort %d\n", family, local, family, peer, port)
+	case local.Is6():
+		fmt.Fprintf(&b, "\t\tIPv6_address %s\n\t\tGroup %d\n", Group6, port)
+	default:
+		fmt.Fprintf(&b, "\t\tIPv4_address %s\n\t\tGroup %d\n\t\tIPv4_interface %s\n", Group, port, local)
+	}
+	// After the address: the C daemon needs that order in a Multicast link.
+	fmt.Fprintf(&b, "\t\tInterface %s\n", device)
 	b.WriteString("\t\tSndSocketBuffer 8388608\n\t\tRcvSocketBuffer 8388608\n\t\tChecksum on\n\t}\n")
+	return b.String()
 }
 
 func (c *Config) writeGeneral(b *strings.Builder) {
@@ -139,8 +162,9 @@ func onOff(v bool) string {
 	return "off"
 }
 
-func orDefault(n, def int) int {
-	if n == 0 {
+func orDefault[T comparable](n, def T) T {
+	var zero T
+	if n == zero {
 		return def
 	}
 	return n

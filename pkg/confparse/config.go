@@ -50,6 +50,9 @@ type Config struct {
 	// ErrorQueueLength is the number of undelivered buffers kept for all TCP
 	// links.
 	ErrorQueueLength int
+	// ReturnToDefault makes the daemon go back to the Default link when that
+	// is up again.
+	ReturnToDefault bool
 
 	// LockFile is the path of the lock that holds off a second daemon.
 	LockFile string

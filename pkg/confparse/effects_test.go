@@ -18,7 +18,8 @@ import (
 
 // diff compares two configs, what CheckStart says included.
 func diff(want, got *Config) string {
-	return cmp.Diff(want, got, cmp.AllowUnexported(Config{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
+	return cmp.Diff(want, got, cmp.AllowUnexported(Config{}),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))
 }
 
 func mustParse(t testing.TB, text string) (*Config, []Warning) {
@@ -67,7 +68,7 @@ func TestDefaults(t *testing.T) {
 		"TCP { ErrorQueueLength 0 Interface eth0 IPv4_address 1.2.3.4 } }")
 	want := empty()
 	want.Sync, want.Node.Mode = true, node.FTFW
-	want.Links = []link.Config{{Transport: link.TCP, Interface: "eth0", Local: netip.MustParseAddr("1.2.3.4")}}
+	want.Links = []link.Config{{Transport: link.TCP, Interface: "eth0", Local: netip.MustParseAddr("1.2.3.4"), ErrorQueue: 128}}
 	if d := diff(want, cfg); d != "" {
 		t.Error(d)
 	}
@@ -106,6 +107,20 @@ func effects() (list []effect) {
 	add("/Conntrackgo", "|Conntrackgo { } |", func(*Config) {})
 	for text, want := range map[string]time.Duration{"0": 0, "250": 250 * time.Microsecond, "100000": 100 * time.Millisecond} {
 		add("Conntrackgo/CoalesceTime", "Conntrackgo { |CoalesceTime "+text+" | }", func(c *Config) { c.CoalesceTime = want })
+	}
+	add("Conntrackgo/ReturnToDefault", "Conntrackgo { |ReturnToDefault on | }", func(c *Config) { c.ReturnToDefault = true })
+	for kind, base := range map[string]string{"UDP": "IPv4_address 1.2.3.4", "Multicast": "IPv6_address ff02::50"} {
+		sync := "Sync { Mode FTFW { } " + kind + " { " + base + " Interface eth2 } } Conntrackgo { "
+		accept := func(list ...string) func(c *Config) {
+			return func(c *Config) {
+				for _, p := range list {
+					c.Links[0].AcceptFrom = append(c.Links[0].AcceptFrom, netip.MustParsePrefix(p))
+				}
+			}
+		}
+		add("Conntrackgo/AcceptFrom", sync+"|AcceptFrom { } | }", accept())
+		add("Conntrackgo/AcceptFrom/IPv4_address", sync+"|AcceptFrom { IPv4_address 10.1.2.3/8 IPv4_address 192.0.2.1 } | }", accept("10.0.0.0/8", "192.0.2.1/32"))
+		add("Conntrackgo/AcceptFrom/IPv6_address", sync+"|AcceptFrom { IPv6_address fd00::1 IPv6_address fe80::/10 } | }", accept("fd00::1/128", "fe80::/10"))
 	}
 	helper := func(c *Config) { c.HelperSections = 1 }
 	for _, text := range []string{
@@ -276,6 +291,9 @@ func linkEffects(add func(string, string, func(*Config))) {
 		local := netip.MustParseAddr(map[string]string{"Multicast": "225.0.0.50", "UDP": "1.2.3.4", "TCP": "1.2.3.4"}[kind])
 		whole := kind + " { Interface eth2 IPv4_address " + local.String() + " } "
 		config := link.Config{Transport: transport, Interface: "eth2", Local: local}
+		if transport == link.TCP {
+			config.ErrorQueue = 128
+		}
 		add(in, "Sync { Mode FTFW { } "+whole+"|"+whole+"| }", func(c *Config) { c.Links = append(c.Links, config) })
 		add(in, "Sync { Mode FTFW { } "+whole+"|"+strings.Replace(whole+whole+whole, kind, kind+" Default", 2)+"| }", func(c *Config) {
 			marked := config
@@ -308,7 +326,7 @@ func linkEffects(add func(string, string, func(*Config))) {
 		add(in+"/IPv6_Destination_Address", "Sync { Mode FTFW { } "+kind+" { Interface eth2 IPv6_address fe80::1 |IPv6_Destination_Address fe80::2%eth2 | } }",
 			one(func(l *link.Config) { l.Peer = netip.MustParseAddr("fe80::2") }))
 	}
-	add("Sync/TCP/ErrorQueueLength", links("TCP", "ErrorQueueLength 512"), func(c *Config) { c.ErrorQueueLength = 512 })
+	add("Sync/TCP/ErrorQueueLength", links("TCP", "ErrorQueueLength 512"), func(c *Config) { c.ErrorQueueLength, c.Links[0].ErrorQueue = 512, 512 })
 }
 
 func TestEffects(t *testing.T) {

@@ -2,7 +2,12 @@ package confparse
 
 import (
 	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
 )
 
 // DefaultCoalesceTime is the longest rest between two sends when it is busy.
@@ -28,6 +33,50 @@ var ourRows = []row{
 		absent: "1000",
 		help:   "How long, in microseconds, events may wait to be sent together when there are many, at most 100000. It saves most of the CPU time and fills datagrams. With fewer than some 2,000 events a second each is sent at once whatever is set. `0`: always send at once.",
 	},
+	{
+		in: "Conntrackgo", words: "ReturnToDefault", arg: boolean,
+		set: func(b *builder, v value) error {
+			b.cfg.ReturnToDefault = v.on
+			return nil
+		},
+		absent: "off",
+		help:   "Of several links: go back to the one marked Default, else the first, once it has been up for ten seconds. If it fails again soon, the next return waits twice as long, up to ten minutes. The C daemon stays where it is, and follows.",
+	},
+	{
+		in: "Conntrackgo", words: "AcceptFrom", arg: block,
+		absent: "the networks of Interface",
+		help:   "Accept messages of the other nodes from these sources and from the configured destination, and from nobody else. They must come through Interface either way.",
+	},
+	{
+		in: "Conntrackgo/AcceptFrom", words: "IPv4_address", arg: address, set: acceptFrom(flow.IPv4),
+		help: "A host, or a network with its prefix length.",
+	},
+	{
+		in: "Conntrackgo/AcceptFrom", words: "IPv6_address", arg: address, set: acceptFrom(flow.IPv6),
+		help: "A host, or a network with its prefix length.",
+	},
+}
+
+// acceptFrom adds a source to the list of every link.
+func acceptFrom(family uint8) func(*builder, value) error {
+	return func(b *builder, v value) error {
+		text, length, hasLength := strings.Cut(v.text, "/")
+		addr, err := b.address(value{pos: v.pos, text: text}, family)
+		if err != nil {
+			return err
+		}
+		if !addr.IsValid() || addr.Zone() != "" {
+			return fmt.Errorf("%s is not an IPv%d address", quote(v.text), versions[family])
+		}
+		bits := addr.BitLen()
+		if hasLength {
+			if bits, err = strconv.Atoi(length); err != nil || bits > addr.BitLen() {
+				return fmt.Errorf("%s is not an IPv%d network", quote(v.text), versions[family])
+			}
+		}
+		b.acceptFrom = append(b.acceptFrom, netip.PrefixFrom(addr, bits).Masked())
+		return nil
+	}
 }
 
 // maxCoalesceTime keeps replication far below a failover's stall.

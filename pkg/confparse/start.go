@@ -29,6 +29,7 @@ type sectionState struct {
 	priority    lexer.Position // the Priority
 	states      []value        // of a list not yet ended
 	link        linkState
+	acceptFrom  []netip.Prefix // of all links
 }
 
 func defaults() *Config {
@@ -52,6 +53,13 @@ func (b *builder) finish() {
 	c.EventIterationLimit = cmp.Or(c.EventIterationLimit, DefaultEventIterationLimit)
 	if !n.ExpectationSync {
 		n.ExpectHelpers = nil
+	}
+	for i := range c.Links {
+		l := &c.Links[i]
+		l.AcceptFrom = b.acceptFrom
+		if l.Transport == link.TCP {
+			l.ErrorQueue = c.ErrorQueueLength
+		}
 	}
 	b.finishScheduler()
 	b.finishSync()

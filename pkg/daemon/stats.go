@@ -108,19 +108,29 @@ func (d *Daemon) onRuntime(_ context.Context, w io.Writer) error {
 
 func (d *Daemon) linkReport(b []byte) []byte { return appendLink(b, d.linkStats()) }
 
-func (d *Daemon) linkStats() *LinkStats {
-	l := d.sync.link
+func (d *Daemon) linkStats() *LinkStats { return statsOf(d.sync.link, true) }
+
+// streaming is a link that has a connection in each direction.
+type streaming interface {
+	Connected() (server, client bool)
+}
+
+func statsOf(l link.Link, active bool) *LinkStats {
 	st := l.Stats()
 	kind := l.Transport().String()
 	if l.Transport() == link.Multicast {
 		kind = strings.ToLower(kind)
 	}
-	return &LinkStats{
-		Kind: kind, Device: l.Name(), Status: l.Status().String(), Active: true,
+	s := &LinkStats{
+		Kind: kind, Device: l.Name(), Status: l.Status().String(), Active: active,
 		BytesSent: st.SentBytes, BytesRecv: st.RecvBytes,
 		PacketsSent: st.SentPackets, PacketsRecv: st.RecvPackets,
 		ErrorsSent: st.SendErrors, ErrorsRecv: st.RecvErrors + st.Refused,
 	}
+	if c, ok := l.(streaming); ok {
+		s.Server, s.Client = c.Connected()
+	}
+	return s
 }
 
 func (d *Daemon) resendReport(b []byte) []byte {
@@ -150,14 +160,15 @@ const unlimited = 1<<31 - 1
 
 func (d *Daemon) queueReport(b []byte) []byte {
 	st := d.nodeStats()
+	queued := d.sync.link.Stats().Queued
 	queues := []QueueStats{
 		{Name: "txqueue", Length: uint64(st.TxQueue), Maximum: unlimited},
-		{Name: "errorq", Maximum: uint64(d.cfg.ErrorQueueLength)},
+		{Name: "errorq", Length: queued, Maximum: uint64(d.cfg.ErrorQueueLength)},
 	}
 	if d.cfg.Node.Mode == node.FTFW {
 		queues = append(queues, QueueStats{Name: "rsqueue", Length: uint64(st.Resend),
 			Maximum: uint64(d.cfg.Node.ResendQueueSize), NoSpace: st.Engine.ResendOverflow})
 	}
 	// C counts only what waits in the error queue as allocated.
-	return appendQueues(b, 0, queues)
+	return appendQueues(b, queued, queues)
 }

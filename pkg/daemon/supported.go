@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/conntrackgo/conntrackgo/pkg/confparse"
-	"github.com/conntrackgo/conntrackgo/pkg/link"
 )
 
 // checkSupported refuses what the grammar knows and the daemon does not do, so
@@ -23,8 +22,6 @@ func checkSupported(cfg *confparse.Config) error {
 	switch {
 	case len(cfg.Links) > 1:
 		return refuse("more than one link", "keep the one marked Default, on a bonded interface if it must be redundant")
-	case cfg.Links[0].Transport == link.TCP:
-		return refuse("transport "+cfg.Links[0].Transport.String(), "use UDP on all nodes")
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func TestCheckSupported(t *testing.T) {
 		{"DisableExternalCache", func(c *confparse.Config) { c.Node.DisableExternalCache = true }, nil},
 		{"two links", func(c *confparse.Config) { c.Links = append(c.Links, c.Links[0]) }, []string{"more than one link", "Default"}},
 		{"multicast", func(c *confparse.Config) { c.Links[0].Transport = link.Multicast }, nil},
-		{"TCP", func(c *confparse.Config) { c.Links[0].Transport = link.TCP }, []string{"transport TCP", "use UDP"}},
+		{"TCP", func(c *confparse.Config) { c.Links[0].Transport = link.TCP }, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -26,7 +26,8 @@ type Batch struct {
 	ctl   [][controlLen]byte
 	got   []received
 	n     int
-	read  int // datagrams taken off the socket, refused ones included
+	read  int  // datagrams taken off the socket, refused ones included
+	more  bool // is waiting, though there was room
 	// The last datagram refused by this Recv; invalid if none was.
 	refused netip.Addr
 }
@@ -68,7 +69,7 @@ func NewBatch(n, size int) *Batch {
 func (b *Batch) Len() int { return b.n }
 
 // Full reports whether the last Recv filled the batch: more may be waiting.
-func (b *Batch) Full() bool { return b.read == len(b.msgs) }
+func (b *Batch) Full() bool { return b.more || b.read == len(b.msgs) }
 
 // Datagram returns datagram i of the last Recv.
 func (b *Batch) Datagram(i int) []byte { return b.got[:b.n][i].data }
@@ -84,7 +85,7 @@ func (b *Batch) Refused() (netip.Addr, bool) { return b.refused, b.refused.IsVal
 // headers as it has filled.
 func (b *Batch) reset() {
 	used := b.msgs[:b.read]
-	b.n, b.read, b.refused = 0, 0, netip.Addr{}
+	b.n, b.read, b.more, b.refused = 0, 0, false, netip.Addr{}
 	for i := range used {
 		h := &b.msgs[i].Msghdr
 		h.Namelen = uint32(unsafe.Sizeof(b.names[i]))
@@ -99,6 +100,12 @@ func (b *Batch) accept(i int, from netip.Addr) int {
 	b.got[b.n] = received{data: b.bufs[i][:size], from: from}
 	b.n++
 	return size
+}
+
+// add adds a datagram that somebody else keeps until the next Recv.
+func (b *Batch) add(datagram []byte, from netip.Addr) {
+	b.got[b.n] = received{data: datagram, from: from}
+	b.n++
 }
 
 // source returns the source address of datagram i.
@@ -153,7 +160,7 @@ func (o *outgoing) load(batch [][]byte) int {
 	return n
 }
 
-// The two calls below never block: the scheduler need not know of them.
+// The calls below never block: the scheduler need not know of them.
 
 func sendmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
@@ -164,5 +171,17 @@ func sendmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
 func recvmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
 		uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), e
+}
+
+func sendmsg(fd int, vec []unix.Iovec) (int, unix.Errno) {
+	h := unix.Msghdr{Iov: unsafe.SliceData(vec)}
+	h.SetIovlen(len(vec))
+	n, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return int(n), e
+}
+
+func recv(fd int, b []byte) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), e
 }

@@ -51,6 +51,9 @@ type Config struct {
 	// AcceptFrom are the sources to accept, beside Peer. Empty: the networks
 	// of Interface.
 	AcceptFrom []netip.Prefix
+	// ErrorQueue is how many datagrams TCP keeps while they cannot be sent;
+	// when there are more the oldest is lost. Zero: none is kept.
+	ErrorQueue int
 	// NoChecksum sends UDP over IPv4 without checksum (Checksum off).
 	NoChecksum bool
 }

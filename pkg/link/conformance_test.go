@@ -23,6 +23,12 @@ var rigs = map[Transport]rig{
 		port := freePort(t)
 		return openLoopback(t, "127.0.0.1", "127.0.0.2", port), openLoopback(t, "127.0.0.2", "127.0.0.1", port)
 	},
+	TCP: func(t *testing.T) (a, b Link) {
+		port := freePort(t)
+		a, b = openLoopbackTCP(t, "127.0.0.1", "127.0.0.2", port), openLoopbackTCP(t, "127.0.0.2", "127.0.0.1", port)
+		connect(t, a, b)
+		return a, b
+	},
 	// A group does not hear itself: it takes two machines.
 	Multicast: func(t *testing.T) (a, b Link) {
 		nsA, nsB := pair(t)
@@ -100,7 +106,16 @@ func freePort(t *testing.T) uint16 {
 
 func openLoopback(t *testing.T, local, peer string, port uint16) Link {
 	t.Helper()
-	cfg := ends(local, peer)
+	return openOnLoopback(t, ends(local, peer), port)
+}
+
+func openLoopbackTCP(t *testing.T, local, peer string, port uint16) Link {
+	t.Helper()
+	return openOnLoopback(t, endsTCP(local, peer), port)
+}
+
+func openOnLoopback(t *testing.T, cfg Config, port uint16) Link {
+	t.Helper()
 	cfg.Interface, cfg.Port = "lo", port
 	cfg.SendBuffer, cfg.ReceiveBuffer = 1<<20, 1<<20
 	l, err := Open(cfg)
@@ -314,8 +329,7 @@ func TestOpenRefuses(t *testing.T) {
 			Config{Transport: Multicast, Interface: "nosuch0", Local: netip.MustParseAddr("225.0.0.50")}, nil},
 		{"group on a foreign address", `open Multicast link on "lo": no interface has the address 192.0.2.77 of IPv4_interface`,
 			Config{Transport: Multicast, Interface: "lo", Local: netip.MustParseAddr("225.0.0.50"), MulticastInterface: netip.MustParseAddr("192.0.2.77")}, nil},
-		{"TCP", `open link on "lo": transport TCP is not supported yet`,
-			Config{Transport: TCP, Interface: "lo"}, ErrNotSupported},
+		{"no transport", `open link on "lo": unknown transport`, Config{Interface: "lo"}, nil},
 		{"no interface", `open UDP link on "": no Interface configured`,
 			Config{Transport: UDP, Local: local, Peer: peer}, nil},
 		{"unknown interface", `open UDP link on "nosuch0": find interface: no such network interface`,

@@ -55,6 +55,15 @@ type counters struct {
 	sendErrors, recvErrors, truncated, refused     atomic.Uint64
 }
 
+func (c *counters) stats() Stats {
+	return Stats{
+		SentBytes: c.sentBytes.Load(), SentPackets: c.sentPackets.Load(),
+		RecvBytes: c.recvBytes.Load(), RecvPackets: c.recvPackets.Load(),
+		SendErrors: c.sendErrors.Load(), RecvErrors: c.recvErrors.Load(),
+		Truncated: c.truncated.Load(), Refused: c.refused.Load(),
+	}
+}
+
 func newDatagrams(cfg *Config, device string, index, mtu int) *datagrams {
 	l := &datagrams{transport: cfg.Transport, name: cfg.Interface, device: device, index: index, mtu: mtu, out: newOutgoing(sendBatch)}
 	l.sendFn, l.recvFn = l.sendSome, l.recvSome
@@ -221,12 +230,7 @@ func (l *datagrams) Stats() Stats {
 	l.mu.Lock()
 	refused, via := l.refused, l.via
 	l.mu.Unlock()
-	c := &l.count
-	return Stats{
-		SentBytes: c.sentBytes.Load(), SentPackets: c.sentPackets.Load(),
-		RecvBytes: c.recvBytes.Load(), RecvPackets: c.recvPackets.Load(),
-		SendErrors: c.sendErrors.Load(), RecvErrors: c.recvErrors.Load(),
-		RecvDropped: l.rx.drops(), Truncated: c.truncated.Load(),
-		Refused: c.refused.Load(), LastRefused: refused, LastRefusedVia: via,
-	}
+	s := l.count.stats()
+	s.RecvDropped, s.LastRefused, s.LastRefusedVia = l.rx.drops(), refused, via
+	return s
 }

@@ -37,14 +37,22 @@ func interfaceIndex(fd int, name string) int {
 	return int(ifr.Uint32())
 }
 
-func interfaceStatus(s *socket, name string) Status {
+func interfaceStatus(s *socket, name string) (status Status) {
+	_ = s.raw.Control(func(fd uintptr) { status = deviceStatus(int(fd), name) })
+	return status
+}
+
+// deviceStatus asks through a socket of the same network namespace.
+func deviceStatus(fd int, name string) Status {
 	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr)
+	}
 	if err != nil {
 		return Down
 	}
-	_ = s.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, ifr) })
 	switch flags := ifr.Uint16(); {
-	case err != nil || flags&unix.IFF_UP == 0:
+	case flags&unix.IFF_UP == 0:
 		return Down
 	case flags&unix.IFF_RUNNING == 0:
 		return NoCarrier

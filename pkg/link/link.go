@@ -4,7 +4,6 @@
 package link
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -58,6 +57,8 @@ type Stats struct {
 	// RecvDropped are datagrams the kernel threw away because the receive
 	// buffer was full; they are in no other counter.
 	RecvDropped uint64
+	// Queued datagrams of TCP wait for the connection, now.
+	Queued uint64
 	// Truncated datagrams did not fit into a Batch and were dropped.
 	Truncated uint64
 	// Refused datagrams came from an address or through an interface that is
@@ -89,13 +90,11 @@ func (s Status) String() string {
 	return "DOWN"
 }
 
-// ErrNotSupported is why Open refuses a transport without an opener.
-var ErrNotSupported = errors.New("is not supported yet")
-
 // openers holds what can be opened: to add a transport, add its file and a row.
 var openers = map[Transport]func(Config) (Link, error){
 	UDP:       openUDP,
 	Multicast: openMulticast,
+	TCP:       openTCP,
 }
 
 // Open opens a link. Errors name the link; those of the system can be taken
@@ -103,7 +102,7 @@ var openers = map[Transport]func(Config) (Link, error){
 func Open(cfg Config) (Link, error) {
 	open := openers[cfg.Transport]
 	if open == nil {
-		return nil, fmt.Errorf("open link on %q: transport %s %w", cfg.Interface, cfg.Transport, ErrNotSupported)
+		return nil, fmt.Errorf("open link on %q: unknown transport", cfg.Interface)
 	}
 	l, err := open(cfg)
 	if err != nil {

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -107,6 +108,7 @@ func plug(t *testing.T, a, b *namespace) {
 	cable(t, a, b, "sync0")
 	for i, n := range []*namespace{a, b} {
 		n.ip(t, fmt.Sprintf("addr add 10.9.0.%d/24 dev sync0", i+1), fmt.Sprintf("addr add fd09::%d/64 dev sync0 nodad", i+1))
+		n.awaitLocal(t, fmt.Sprintf("fd09::%d", i+1))
 	}
 }
 
@@ -123,11 +125,82 @@ func cable(t *testing.T, a, b *namespace, name string) {
 			}
 		})
 	}
+	for _, n := range []*namespace{a, b} {
+		n.awaitRunning(t, name)
+	}
+}
+
+// awaitRunning waits until the kernel has noticed the carrier: a neighbour that
+// is asked before does not answer.
+func (n *namespace) awaitRunning(t *testing.T, name string) {
+	t.Helper()
+	n.do(func() {
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if i, err := net.InterfaceByName(name); err == nil && i.Flags&net.FlagRunning != 0 {
+				return
+			}
+		}
+		t.Errorf("%s is not running", name)
+	})
 }
 
 func ends(local, peer string) Config {
 	return Config{Transport: UDP, Interface: "sync0", Port: 3780,
 		Local: netip.MustParseAddr(local), Peer: netip.MustParseAddr(peer)}
+}
+
+func endsTCP(local, peer string) Config {
+	cfg := ends(local, peer)
+	cfg.Transport, cfg.ErrorQueue = TCP, 4
+	return cfg
+}
+
+// connect works on both ends until both connections are made.
+func connect(t *testing.T, a, b Link) (got []string) {
+	t.Helper()
+	return work(t, "both connections", []Link{a, b}, func() bool {
+		server, client := a.(*tcp).Connected()
+		server2, client2 := b.(*tcp).Connected()
+		return server && client && server2 && client2
+	})
+}
+
+// within is a link that does its work in a namespace, as new sockets belong
+// to that of the caller.
+type within struct {
+	Link
+	ns *namespace
+}
+
+func (w within) Recv(b *Batch) (n int, err error) {
+	w.ns.do(func() { n, err = w.Link.Recv(b) })
+	return n, err
+}
+
+// work lets links do what they wait for, until done.
+func work(t *testing.T, what string, links []Link, done func() bool) (got []string) {
+	t.Helper()
+	b := NewBatch(32, 2048)
+	p := make([]unix.PollFd, len(links))
+	for end := time.Now().Add(15 * time.Second); !done(); {
+		if time.Now().After(end) {
+			t.Fatalf("wait for %s: in vain, %q", what, got)
+		}
+		for i, l := range links {
+			p[i] = unix.PollFd{Fd: int32(l.FD()), Events: unix.POLLIN}
+		}
+		_, _ = unix.Poll(p, 20)
+		for _, l := range links {
+			n, err := l.Recv(b)
+			if err != nil {
+				t.Fatalf("wait for %s: %v", what, err)
+			}
+			for i := range n {
+				got = append(got, textsOf(t, b.Datagram(i))...)
+			}
+		}
+	}
+	return got
 }
 
 // group is a link to a group on sync0; iface may be empty.

@@ -125,24 +125,26 @@ func (s *socket) descriptor() int {
 
 // waitWritable waits until the socket takes a datagram, or the deadline.
 func (s *socket) waitWritable(deadline time.Time) error {
-	err := os.ErrDeadlineExceeded
-	closed := s.raw.Control(func(fd uintptr) {
-		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		for {
-			left := max(time.Until(deadline), 0)
-			n, e := unix.Poll(p[:], int((left + time.Millisecond - 1).Milliseconds()))
-			if n > 0 {
-				err = nil
-			}
-			if e != unix.EINTR {
-				return
-			}
-		}
-	})
-	if closed != nil {
+	var err error
+	if s.raw.Control(func(fd uintptr) { err = pollOut(int(fd), deadline) }) != nil {
 		return net.ErrClosed
 	}
 	return err
+}
+
+func pollOut(fd int, deadline time.Time) error {
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for {
+		left := max(time.Until(deadline), 0)
+		n, e := unix.Poll(p[:], int((left + time.Millisecond - 1).Milliseconds()))
+		switch {
+		case e == unix.EINTR:
+		case n > 0:
+			return nil
+		default:
+			return os.ErrDeadlineExceeded
+		}
+	}
 }
 
 func sockaddr(a netip.AddrPort, index int) unix.Sockaddr {

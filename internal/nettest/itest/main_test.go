@@ -149,6 +149,8 @@ func (r *rig) handshake() {
 
 var receivedPattern = regexp.MustCompile(`Pckts sent\s+(\d+) Pckts recv`)
 
+var errorPattern = regexp.MustCompile(`(\d+) Error send\s+(\d+) Error recv`)
+
 func (r *rig) received(d *nettest.Daemon) int {
 	r.Helper()
 	m := receivedPattern.FindStringSubmatch(r.request(d, "-s", "network"))
