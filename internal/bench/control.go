@@ -19,6 +19,7 @@ const (
 	askFlushExt = 34
 	askResync   = 23 // -n
 	askStats    = 21 // -s
+	askRuntime  = 30 // -s runtime
 	askSweep    = 1  // -R ct
 	askFlushCt  = 0  // -F ct
 )

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
@@ -19,6 +20,8 @@ const (
 	// maxRate is more than a kernel makes; maxTime at it is the number of
 	// flows of the row.
 	maxRate = 330_000
+	// maxRound gathers what was reached into one point of the plot.
+	maxRound = 100_000
 	// stepTime is how long the pair may take to be in step at the end.
 	stepTime = 5 * time.Second
 )
@@ -189,7 +192,7 @@ func (p *pair) atRates(ctx context.Context, t *trial) error {
 			return err
 		}
 		t.add(rateID(rate), perMillion(r.cpu[0], r.handled()))
-		t.bench.rec.point(curveRate, t.kind, float64(r.events)/r.took.Seconds(), perMillion(r.cpu[0], r.handled()))
+		t.bench.rec.point(curveRate, t.kind, float64(rate), perMillion(r.cpu[0], r.handled()))
 		if rate == bytesRate {
 			t.add("bytes", r.bytes/float64(r.events))
 		}
@@ -210,8 +213,10 @@ func (p *pair) atMax(ctx context.Context, t *trial) error {
 		return err
 	}
 	t.add("sender-max", perMillion(r.cpu[0], r.handled()))
+	reached := float64(r.events) / r.took.Seconds()
+	t.bench.rec.point(curveRate, t.kind, math.Round(reached/maxRound)*maxRound, perMillion(r.cpu[0], r.handled()))
 	t.add("lost-max", 100*float64(r.lost)/float64(r.events))
-	t.add("reached-max", float64(r.events)/r.took.Seconds()/1000)
+	t.add("reached-max", reached/1000)
 	t.step(p.inStep(ctx, stepTime, standing), "sender-max", "lost-max")
 	return nil
 }

@@ -28,6 +28,8 @@ type setup struct {
 	mode  []string // further lines of Mode, for both
 	own   string   // text at the end of our configuration, not of C's
 	big   bool     // bigBuffer
+	// firewall puts a client and a server beside the nodes.
+	firewall bool
 }
 
 // Texts for our daemon only. Send at once is what C always does.
@@ -41,6 +43,7 @@ type pair struct {
 	kind  nettest.Kind
 	setup setup
 	lab   *nettest.Lab
+	fw    *nettest.Pair // with setup.firewall
 	nodes *nettest.TwoNodes
 	a, b  *nettest.Daemon
 	load  *flood.Writer // in the first node's kernel
@@ -60,7 +63,7 @@ func newPair(k nettest.Kind, s setup) (p *pair, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.nodes, err = lab.NewTwoNodes(); err != nil {
+	if err := p.connect(); err != nil {
 		return nil, err
 	}
 	if err := p.steer(); err != nil {
@@ -75,6 +78,17 @@ func newPair(k nettest.Kind, s setup) (p *pair, err error) {
 	}
 	p.load, err = flood.Open(p.nodes.A.Do)
 	return p, err
+}
+
+func (p *pair) connect() (err error) {
+	if !p.setup.firewall {
+		p.nodes, err = p.lab.NewTwoNodes()
+		return err
+	}
+	if p.fw, err = p.lab.NewPair(); err == nil {
+		p.nodes = &p.fw.TwoNodes
+	}
+	return err
 }
 
 func (p *pair) configs() (a, b nettest.Config) {

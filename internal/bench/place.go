@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -126,16 +127,16 @@ func steer(n *nettest.Node, to []int) error {
 // A machine describes where the bench ran, without its name.
 type machine struct {
 	CPUs     int
+	Rest     int // of them, when a daemon is alone on one
 	Model    string
 	MemoryGB int
 	Kernel   string
 	Go       string
 	C        string
-	Ours     string
 }
 
 func describeMachine() machine {
-	m := machine{CPUs: len(cpus), Go: runtime.Version(), Model: "unknown CPU"}
+	m := machine{CPUs: len(cpus), Rest: len(rest()), Go: runtime.Version(), Model: "unknown CPU"}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		if _, rest, ok := strings.Cut(string(b), "model name"); ok {
 			line, _, _ := strings.Cut(rest, "\n")
@@ -151,5 +152,19 @@ func describeMachine() machine {
 		// What a builder added behind the version says nothing.
 		m.Kernel, _, _ = strings.Cut(strings.TrimSpace(string(b)), "-")
 	}
+	m.C = programVersion(nettest.CBinary())
 	return m
+}
+
+// programVersion finds "v1.4.7" in what -v prints.
+func programVersion(binary string) string {
+	out, err := exec.Command(binary, "-v").Output()
+	if err == nil {
+		for _, word := range strings.Fields(string(out)) {
+			if v, ok := strings.CutPrefix(strings.TrimRight(word, "."), "v"); ok && v != "" && v[0] >= '0' && v[0] <= '9' {
+				return v
+			}
+		}
+	}
+	return "of unknown version"
 }

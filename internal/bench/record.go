@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
 
@@ -53,4 +55,18 @@ func (r *record) point(curve string, k nettest.Kind, x, y float64) {
 		r.curves[curve][k] = map[float64][]float64{}
 	}
 	r.curves[curve][k][x] = append(r.curves[curve][k][x], y)
+}
+
+// line returns a curve's medians, left to right.
+func (r *record) line(curve string, k nettest.Kind) (points [][2]float64) {
+	for x, y := range r.curves[curve][k] {
+		points = append(points, [2]float64{x, median(y)})
+	}
+	slices.SortFunc(points, func(a, b [2]float64) int {
+		if a[0] < b[0] {
+			return -1
+		}
+		return 1
+	})
+	return points
 }

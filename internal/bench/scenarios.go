@@ -26,6 +26,9 @@ func scenarios() []scenario {
 		startScenario(1_000_000),
 		memory6Scenario(),
 		overrunScenario(),
+		failoverScenario(100_000),
+		failoverScenario(500_000),
+		packetScenario(),
 	}
 	for _, n := range sizes {
 		list = append(list, growthScenario(n))
@@ -34,8 +37,3 @@ func scenarios() []scenario {
 }
 
 var oursOnly = []nettest.Kind{nettest.Go}
-
-const (
-	udpRate = 5000
-	tcpRate = 1500
-)

@@ -102,7 +102,7 @@ func (r *row) goal() string {
 	case r.whole:
 		return "all"
 	case r.limit >= 0:
-		return "<= " + figure(r.limit)
+		return fmt.Sprintf("<= %g", r.limit)
 	case r.target > 0:
 		return fmt.Sprintf("%.2f", r.target)
 	}

@@ -23,9 +23,18 @@ const (
 	needHash = 2_097_152
 )
 
-// raiseTables makes room and returns what undoes it. It also undoes it when a
-// signal ends the process.
+// A limit is a number in a file that must not be too small.
+type limit struct {
+	path string
+	need int
+}
+
+// raiseTables makes room and returns what undoes it.
 func raiseTables() (restore func() error, err error) {
+	return raise([]limit{{sysctlMax, needMax}, {sysctlHash, needHash}})
+}
+
+func raise(limits []limit) (restore func() error, err error) {
 	var mu sync.Mutex // a signal may come while the end is near
 	var undo []func() error
 	restore = func() error {
@@ -38,21 +47,15 @@ func raiseTables() (restore func() error, err error) {
 		undo = nil
 		return errors.Join(errs...)
 	}
-	for _, x := range []struct {
-		path string
-		need int
-	}{{sysctlMax, needMax}, {sysctlHash, needHash}} {
+	for _, x := range limits {
 		was, err := readNumber(x.path)
+		if err == nil && was < x.need {
+			err = writeNumber(x.path, x.need)
+			undo = append(undo, func() error { return writeNumber(x.path, was) })
+		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("raise table size: %w", err), restore())
 		}
-		if was >= x.need {
-			continue
-		}
-		if err := writeNumber(x.path, x.need); err != nil {
-			return nil, errors.Join(fmt.Errorf("raise table size: %w", err), restore())
-		}
-		undo = append(undo, func() error { return writeNumber(x.path, was) })
 	}
 	return restore, nil
 }

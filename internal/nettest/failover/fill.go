@@ -20,7 +20,7 @@ func (r *Rig) fill() error {
 		return err
 	}
 	defer w.Close()
-	result, err := w.Create(flood.Load{To: r.options.Entries, Flow: filler})
+	result, err := w.Create(flood.Load{To: r.options.Entries, Rate: r.options.FillRate, Flow: filler})
 	if err == nil {
 		err = result.Err()
 	}

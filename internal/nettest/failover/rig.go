@@ -16,6 +16,7 @@ type Options struct {
 
 	Busy, Idle, UDP int // number of flows, spread over classes and families
 	Entries         int // further entries in the master's table
+	FillRate        int // of them, per second; 0: as many as possible
 
 	// Settle bounds how long flows may take to work again, default 20 s.
 	Settle time.Duration
@@ -75,6 +76,7 @@ func (r *Rig) newFirewall(n *nettest.Node, s Setup, cfg nettest.Config, priority
 	}
 	cfg.PurgeTimeout = purgeTimeout
 	cfg.HashLimit = max(65536, 2*r.options.Entries)
+	cfg.HashSize = max(32768, r.options.Entries/4)
 	if f.stock() {
 		cfg.Lock = stockLock
 	}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/failover"
+)
+
+const (
+	busyConnections = 8
+	fillRate        = 50_000
+)
+
+// failoverScenario measures what a user sees: how long busy connections stand
+// still while the other firewall takes over, with n more in the table.
+// keepalived is stopped on the primary, which gives up its addresses at once,
+// so the stall is the script's: mostly the commit.
+func failoverScenario(n int) scenario {
+	id := "stall-" + short(n)
+	return scenario{name: "failover, " + short(n), rows: []string{id}, run: func(ctx context.Context, t *trial) error {
+		if err := pinBench(nobody); err != nil {
+			return err
+		}
+		lab, err := nettest.New(nettest.Options{Prefix: "bench"})
+		if err != nil {
+			return err
+		}
+		defer lab.Close()
+		firewall := failover.Setup{Kind: t.kind, Script: failover.StockScript}
+		rig, err := failover.New(lab, failover.Options{A: firewall, B: firewall, Busy: busyConnections, Entries: n, FillRate: fillRate})
+		if err != nil {
+			return err
+		}
+		if err := rig.Start(ctx); err != nil {
+			return err
+		}
+		if err := rig.Connect(ctx); err != nil {
+			return err
+		}
+		result, err := rig.Failover(ctx, failover.Stop, failover.Everyone)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "  %s: %v\n", t.kind, result)
+		if len(result.Dead) > 0 {
+			return fmt.Errorf("%d of %d connections are dead: %w", len(result.Dead), busyConnections, errors.Join(result.Dead...))
+		}
+		t.add(id, result.Max(failover.Busy).Seconds())
+		return nil
+	}}
+}
