@@ -169,7 +169,7 @@ func (b *bench) once(ctx context.Context, s scenario, k nettest.Kind, round int)
 	begin := time.Now()
 	had := map[string]int{}
 	for _, id := range t.chosen() {
-		had[id] = len(b.rec.cell(id, k).values)
+		had[id] = b.rec.has(id, k)
 	}
 	err := s.run(ctx, t)
 	if ctx.Err() != nil {
@@ -179,7 +179,7 @@ func (b *bench) once(ctx context.Context, s scenario, k nettest.Kind, round int)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, ": %v", err)
 		for _, id := range t.chosen() {
-			if len(b.rec.cell(id, k).values) == had[id] {
+			if b.rec.has(id, k) == had[id] {
 				t.fail(err, id)
 			}
 		}

@@ -50,7 +50,7 @@ var shortTimeouts = []string{
 // its packets.
 func packetScenario() scenario {
 	return scenario{name: "real packets", rows: []string{"packets-udp", "packets-tcp"}, quick: true, run: func(ctx context.Context, t *trial) error {
-		p, err := newPair(t.kind, setup{place: sender, firewall: true})
+		p, err := newPair(t.kind, setup{place: sender, firewall: true, big: true})
 		if err != nil {
 			return err
 		}

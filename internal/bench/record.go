@@ -47,6 +47,14 @@ func (r *record) cell(id string, k nettest.Kind) *cell {
 	return r.cells[id][k]
 }
 
+// has counts the values noted so far.
+func (r *record) has(id string, k nettest.Kind) int {
+	if c := r.cells[id][k]; c != nil {
+		return len(c.values)
+	}
+	return 0
+}
+
 func (r *record) point(curve string, k nettest.Kind, x, y float64) {
 	if r.curves[curve] == nil {
 		r.curves[curve] = map[nettest.Kind]map[float64][]float64{}
