@@ -10,6 +10,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 // syncsExpects reports whether expectations are replicated.
@@ -135,6 +136,10 @@ func (d *Daemon) readMasters() {
 }
 
 func (d *Daemon) onRefreshExpects(ctx context.Context, _ io.Writer) error {
+	if d.cfg.Node.DisableInternalCache {
+		d.log.Info("resync is unsupported in this mode")
+		return nil
+	}
 	d.log.Info("resync with master expect table")
 	d.countResync()
 	if err := d.readExpects(ctx, node.Refresh); err != nil {
@@ -175,8 +180,19 @@ func then(first, second handler) handler {
 
 func (d *Daemon) expectReport(b []byte) []byte {
 	st := d.nodeStats()
-	caches := appendCache(nil, "internal", cacheStats(&st.ExpectInternal))
-	return d.appendGeneral(b, &st, appendCache(caches, "external", cacheStats(&st.ExpectExternal)))
+	var caches []byte
+	if d.cfg.Node.DisableInternalCache {
+		caches = appendBypass(caches, &BypassStats{New: st.Sent[wire.ExpNew], Updated: st.Sent[wire.ExpUpd], Destroyed: st.Sent[wire.ExpDel]})
+	} else {
+		caches = appendCache(caches, "internal", cacheStats(&st.ExpectInternal))
+	}
+	if d.sync.inject != nil {
+		s := d.sync.inject.ExpectStats()
+		caches = appendInject(caches, &s)
+	} else {
+		caches = appendCache(caches, "external", cacheStats(&st.ExpectExternal))
+	}
+	return d.appendGeneral(b, &st, caches)
 }
 
 // onDumpExpects is onDump for expectations. As in conntrackd only the plain
@@ -185,6 +201,9 @@ func (d *Daemon) onDumpExpects(which node.Which, xml bool) handler {
 	return func(ctx context.Context, w io.Writer) error {
 		if d.sync == nil || !xml && !d.syncsExpects() {
 			return nil
+		}
+		if which == node.Internal && d.cfg.Node.DisableInternalCache {
+			return d.showExpects(ctx, w, xml)
 		}
 		cursor := node.ExpectCursor{}
 		var text []byte
@@ -198,6 +217,33 @@ func (d *Daemon) onDumpExpects(which node.Which, xml bool) handler {
 		}
 		return ctx.Err()
 	}
+}
+
+// showExpects writes those of the kernel's expectations that would be sent.
+func (d *Daemon) showExpects(ctx context.Context, w io.Writer, xml bool) error {
+	var all []flow.Expect
+	err := new(kernel.Dumper).DumpExpect(ctx, func(x *flow.Expect) error {
+		all = append(all, *x)
+		return nil
+	}, func() { all = all[:0] })
+	if err != nil {
+		return fmt.Errorf("show expectation table: %w", err)
+	}
+	var text []byte
+	d.enter(func(n *node.Node, _ time.Duration) {
+		for i := range all {
+			if x := &all[i]; n.PassExpect(x) {
+				if xml {
+					text = x.AppendXML(text, flow.TextOptions{})
+				} else {
+					text = x.AppendText(text, flow.TextOptions{Timeout: true})
+				}
+				text = append(text, '\n')
+			}
+		}
+	})
+	_, err = w.Write(text)
+	return err
 }
 
 // expectBatch is the number of expectations handed out at a time.

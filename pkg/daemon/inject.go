@@ -25,6 +25,8 @@ type injector struct {
 	mu    sync.Mutex // guards what follows
 	next  *backlog
 	stats InjectStats
+	// expectStats are those of expectations.
+	expectStats InjectStats
 }
 
 // flowWriter is what the injector needs of a kernel.Writer.
@@ -90,6 +92,13 @@ func (j *injector) Stats() InjectStats {
 	return j.stats
 }
 
+// ExpectStats is Stats of expectations.
+func (j *injector) ExpectStats() InjectStats {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.expectStats
+}
+
 // write brings the kernel up to date. Ends come first, so that they are out of
 // the way of what begins, and masters before the flows that need them.
 func (j *injector) write(b *backlog) (s InjectStats) {
@@ -107,13 +116,19 @@ func (j *injector) write(b *backlog) (s InjectStats) {
 }
 
 func (j *injector) expect(ev *flow.ExpectEvent) {
-	write := j.writer.CreateExpect
+	s := &j.expectStats
+	write, good, bad := j.writer.CreateExpect, &s.Created, &s.CreateFailed
 	if ev.Op == flow.Destroy {
-		write = j.writer.DeleteExpect
+		write, good, bad = j.writer.DeleteExpect, &s.Destroyed, &s.DestroyFailed
 	}
-	if err := write(&ev.Expect); err != nil {
+	err := write(&ev.Expect)
+	if err != nil {
 		j.refuse("inject-expect", nil, err)
+		good = bad
 	}
+	j.mu.Lock()
+	*good++
+	j.mu.Unlock()
 }
 
 func (j *injector) batch(b *backlog, flows *[]flow.Flow, what string, write func([]flow.Flow, []kernel.Result) error, count func(kernel.Outcome)) {

@@ -66,6 +66,38 @@ func (n *Node) pass(events []flow.Event) {
 	}
 }
 
+var directExpectType = [...]uint8{flow.New: wire.ExpNew, flow.Update: wire.ExpUpd, flow.Destroy: wire.ExpDel}
+
+// passExpects is pass for expectations. The master's state is not known, so
+// only its addresses and its protocol are judged.
+func (n *Node) passExpects(events []flow.ExpectEvent) {
+	d := &n.direct
+	for i := range events {
+		ev := &events[i]
+		if ev.Origin == flow.Self || ev.Op == flow.Dumped {
+			continue
+		}
+		if !n.PassExpect(&ev.Expect) {
+			n.stats.EventsFiltered++
+			continue
+		}
+		if len(d.queued)-d.at > directLimit {
+			n.stats.DirectLost++
+			continue
+		}
+		h := wire.Header{Type: directExpectType[ev.Op], Seq: n.numbers.Number()}
+		d.queued = n.wire.AppendExpect(d.queued, h, &ev.Expect)
+		n.stats.Sent[h.Type]++
+	}
+}
+
+// PassExpect reports whether an expectation is replicated, as far as that can
+// be told without the internal cache.
+func (n *Node) PassExpect(x *flow.Expect) bool {
+	master := flow.Flow{Key: x.Master, Has: flow.HasAddr | flow.HasProto | flow.HasPorts}
+	return n.expectPasses(x) && n.cfg.Filter.Pass(&master)
+}
+
 // passed moves messages into a datagram and reports whether it is full.
 func (n *Node) passed(dst []byte, size int) (_ []byte, full bool) {
 	d := &n.direct

@@ -54,3 +54,10 @@ func (n *Node) strange(f *flow.Flow) bool {
 	r := n.internal.lookup(&f.Key)
 	return r == none || n.internal.dead(r)
 }
+
+// strangeExpect is strange for an expectation.
+func (n *Node) strangeExpect(x *flow.Expect) bool {
+	t := n.expects.internal.table
+	id := n.expects.internal.lookup(x)
+	return id == 0 || t.Dead(id)
+}

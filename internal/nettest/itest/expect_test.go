@@ -245,6 +245,40 @@ func TestNoExpectNoFailover(t *testing.T) {
 	}
 }
 
+// TestExpectDirect does without both caches: what A's kernel expects is in B's
+// kernel before anybody orders a commit.
+func TestExpectDirect(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, nettest.Go)
+	r, tftp := newHelperRig(t, pairing{nettest.Go, nettest.Go}, false, func(a, b *nettest.Config) {
+		expectSync(a, b)
+		for _, c := range []*nettest.Config{a, b} {
+			c.Mode = "NOTRACK"
+			c.ExpectHelpers = []string{"ftp"}
+			c.ModeLines = []string{"DisableInternalCache on", "DisableExternalCache on"}
+		}
+	})
+	r.handshake()
+	sessions := slices.DeleteFunc(r.announce(tftp), func(s session) bool { return strings.HasPrefix(s.name, "TFTP") })
+	r.eventually("the expectations in B's kernel", func() error {
+		if all, err := r.two.B.Expectations(); err != nil || len(all) != len(sessions) {
+			return fmt.Errorf("%d of %d (%v)", len(all), len(sessions), err)
+		}
+		return nil
+	})
+	if got := strings.Count(r.request(r.a, "-i", "expect"), "helper=ftp\n"); got != len(sessions) {
+		t.Errorf("-i shows %d of %d", got, len(sessions))
+	}
+	for d, want := range map[*nettest.Daemon]string{r.a: "internal bypass:\nconnections new:\t\t%12d\n", r.b: "external inject:\nconnections created:\t\t%12d\t"} {
+		if got := r.request(d, "-s", "expect"); !strings.Contains(got, fmt.Sprintf(want, len(sessions))) {
+			t.Errorf("-s expect of %s: %s", d, got)
+		}
+	}
+	r.ok(r.pair.DropVIPs())
+	r.ok(r.pair.MoveVIPs(r.two.B))
+	r.checkFetched(sessions, fetchAll(sessions), false)
+}
+
 // settle waits until the caches of flows of both nodes stay as they are: there
 // is no other sign that a sequence adjustment has arrived.
 func (r *rig) settle() {
