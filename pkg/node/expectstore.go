@@ -27,8 +27,9 @@ type expectEntry struct {
 }
 
 // expectRefs is where the engine's names of expectations begin. The refs of
-// flows stay below: an IPv4 table would need 16 GiB to get there.
-const expectRefs ref = 1 << 29
+// flows stay below, see maxLive. Not higher than that needs: an engine keeps a
+// pointer for each page of refs below the highest.
+const expectRefs ref = 1 << 27
 
 func refExpect(id cache.ID) ref  { return expectRefs | ref(id) }
 func (r ref) isExpect() bool     { return r >= expectRefs }

@@ -101,9 +101,13 @@ func newStore(limit int, seed cache.Seed) *store {
 				be64(k.dst[:4], k.dst[4:8]), be64(k.dst[8:12], k.dst[12:]),
 				ports(k.sport, k.dport, k.zone, k.proto))
 		}),
-		limit: limit,
+		limit: min(limit, maxLive),
 	}
 }
+
+// maxLive is how many flows fit below expectRefs, tombstones aside, of which
+// there are no more than the resend queue is long.
+const maxLive = int(expectRefs>>1) - 1<<23
 
 func be64(a, b []byte) uint64 {
 	_, _ = a[3], b[3]
