@@ -176,7 +176,7 @@ func (p *pair) complete(ctx context.Context, t *trial, n int) error {
 // catchUp brings n entries into the external cache, all at once if that does
 // it. C often can't; in pieces it can.
 func (p *pair) catchUp(ctx context.Context, n int, of func(int, *flood.Flow)) error {
-	const piece, tries = 50_000, 3
+	const piece, tries = 50_000, 2
 	err := p.external(ctx, time.Second, n)
 	for i := 0; err != nil && i < tries; i++ {
 		for from := 0; from < n; from += piece {

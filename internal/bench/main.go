@@ -78,11 +78,12 @@ func run(o options) error {
 	if e := restore(); e != nil {
 		err = errors.Join(err, e)
 	}
+	// What was measured before an interruption is worth seeing too.
+	fmt.Printf("\n%s\n\n%s", b.heading(), textTable(sections(), b.rec))
+	fmt.Printf("\n%v in all\n", time.Since(begin).Round(time.Second))
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%s\n\n%s", b.heading(), textTable(sections(), b.rec))
-	fmt.Printf("\n%v in all\n", time.Since(begin).Round(time.Second))
 	if o.out != "" {
 		if err := b.report(o.out, time.Since(begin)); err != nil {
 			return err

@@ -14,7 +14,7 @@ const (
 	overrunBorn  = 100_000 // flows made in the storm
 	overrunDead  = 50_000  // flows ended in the storm
 	overrunDelay = "NetlinkOverrunResync 1"
-	overrunTime  = 60 * time.Second
+	overrunTime  = 30 * time.Second
 )
 
 // overrunScenario measures how long it takes until kernel and caches agree

@@ -7,51 +7,103 @@ import (
 	"testing"
 )
 
-func TestRaiseTablesRestores(t *testing.T) {
+// numbers are files with limits: one too small, one large enough.
+type numbers struct {
+	t                  *testing.T
+	small, large, lock string
+}
+
+func newNumbers(t *testing.T) *numbers {
 	dir := t.TempDir()
-	small, large := filepath.Join(dir, "small"), filepath.Join(dir, "large")
-	for path, n := range map[string]int{small: 1000, large: 5000} {
-		if err := writeNumber(path, n); err != nil {
-			t.Fatal(err)
-		}
+	n := &numbers{t, filepath.Join(dir, "small"), filepath.Join(dir, "large"), filepath.Join(dir, "lock")}
+	n.set(1000, 5000)
+	return n
+}
+
+func (n *numbers) set(small, large int) {
+	n.t.Helper()
+	if err := errors.Join(writeNumber(n.small, small), writeNumber(n.large, large)); err != nil {
+		n.t.Fatal(err)
 	}
-	restore, err := raise([]limit{{small, 2000}, {large, 2000}})
+}
+
+func (n *numbers) raise() func() error {
+	n.t.Helper()
+	restore, err := raise(n.lock, []limit{{n.small, 2000}, {n.large, 2000}})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return restore
+}
+
+func (n *numbers) check(when string, small, large int) {
+	n.t.Helper()
+	a, err1 := readNumber(n.small)
+	b, err2 := readNumber(n.large)
+	if a != small || b != large || err1 != nil || err2 != nil {
+		n.t.Errorf("%s: %d and %d, want %d and %d; %v, %v", when, a, b, small, large, err1, err2)
+	}
+}
+
+func (n *numbers) restore(f func() error) {
+	n.t.Helper()
+	if err := f(); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestRaiseRestores(t *testing.T) {
+	n := newNumbers(t)
+	restore := n.raise()
+	n.check("raised", 2000, 5000)
+	n.restore(restore)
+	n.check("restored", 1000, 5000)
+	// A second call, after a signal, does nothing.
+	n.set(7, 7)
+	n.restore(restore)
+	n.check("restored twice", 7, 7)
+	// And what was before is that of now.
+	n.restore(n.raise())
+	n.check("another time", 7, 7)
+}
+
+// TestLastBenchRestores: two benches at a time, ending in either order.
+func TestLastBenchRestores(t *testing.T) {
+	for _, firstEndsFirst := range []bool{true, false} {
+		n := newNumbers(t)
+		a := n.raise()
+		b := n.raise()
+		if !firstEndsFirst {
+			a, b = b, a
+		}
+		n.restore(a)
+		n.check("one still runs", 2000, 5000)
+		n.restore(b)
+		n.check("none runs", 1000, 5000)
+	}
+}
+
+// TestKilledBenchIsUndone: the next bench knows what was before the killed one.
+func TestKilledBenchIsUndone(t *testing.T) {
+	n := newNumbers(t)
+	f, err := os.OpenFile(n.lock, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(when string, wantSmall, wantLarge int) {
-		t.Helper()
-		a, err1 := readNumber(small)
-		b, err2 := readNumber(large)
-		if a != wantSmall || b != wantLarge || err1 != nil || err2 != nil {
-			t.Errorf("%s: %d and %d, %v, %v", when, a, b, err1, err2)
-		}
-	}
-	check("raised", 2000, 5000)
-	if err := restore(); err != nil {
+	if err := begin(f, []limit{{n.small, 2000}}); err != nil {
 		t.Fatal(err)
 	}
-	check("restored", 1000, 5000)
-	// A second call, after a signal, does nothing.
-	if err := writeNumber(small, 7); err != nil {
-		t.Fatal(err)
-	}
-	if err := restore(); err != nil {
-		t.Fatal(err)
-	}
-	check("restored twice", 7, 5000)
+	f.Close() // and with it the lock
+	n.check("killed", 2000, 5000)
+	n.restore(n.raise())
+	n.check("restored by the next", 1000, 5000)
 }
 
-func TestRaiseTablesUndoesAHalf(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "first")
-	if err := writeNumber(path, 1000); err != nil {
-		t.Fatal(err)
-	}
-	_, err := raise([]limit{{path, 2000}, {path + "-missing", 2000}})
+func TestRaiseUndoesAHalf(t *testing.T) {
+	n := newNumbers(t)
+	_, err := raise(n.lock, []limit{{n.small, 2000}, {n.small + "-missing", 2000}})
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	if n, err := readNumber(path); n != 1000 || err != nil {
-		t.Errorf("left at %d, %v", n, err)
-	}
+	n.check("undone", 1000, 5000)
 }

@@ -37,7 +37,7 @@ type Lab struct {
 	nodes   []*Node
 	procs   []*Proc
 	closers []func() error
-	closed  bool
+	closing sync.Once
 	signals chan os.Signal
 }
 
@@ -85,14 +85,16 @@ func (l *Lab) OnClose(f func() error) {
 }
 
 // Close ends every process started in the lab, removes the namespaces and the
-// directory. It may be called more than once.
+// directory. It may be called more than once; whoever calls it, even while a
+// signal's handler does, returns when everything is gone.
 func (l *Lab) Close() error {
+	var err error
+	l.closing.Do(func() { err = l.close() })
+	return err
+}
+
+func (l *Lab) close() error {
 	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil
-	}
-	l.closed = true
 	closers, procs, nodes := l.closers, l.procs, l.nodes
 	l.mu.Unlock()
 
