@@ -166,6 +166,9 @@ func (b *bench) once(ctx context.Context, s scenario, k nettest.Kind, round int)
 	if !t.wants(s.rows...) {
 		return nil
 	}
+	if err := stayRaised(tableLimits); err != nil {
+		return err
+	}
 	begin := time.Now()
 	had := map[string]int{}
 	for _, id := range t.chosen() {

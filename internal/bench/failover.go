@@ -12,7 +12,7 @@ import (
 
 const (
 	busyConnections = 8
-	fillRate        = 50_000
+	fillRate        = 80_000
 )
 
 // failoverScenario measures what a user sees: how long busy connections stand

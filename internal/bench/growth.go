@@ -10,7 +10,7 @@ import (
 
 const (
 	// growRate fills the table while both daemons run: C follows it.
-	growRate = 80_000
+	growRate = 100_000
 	million  = 1_000_000
 	// updates are spread over the whole table, so that each finds its entry
 	// far from the last one's.

@@ -11,8 +11,8 @@ import (
 
 const (
 	overrunSize  = 500_000
-	overrunBorn  = 100_000 // flows made in the storm
-	overrunDead  = 50_000  // flows ended in the storm
+	overrunBorn  = 30_000 // flows made in the storm: several times what the buffer holds
+	overrunDead  = 20_000 // flows ended in the storm
 	overrunDelay = "NetlinkOverrunResync 1"
 	overrunTime  = 30 * time.Second
 )

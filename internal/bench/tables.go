@@ -36,9 +36,23 @@ type limit struct {
 // the first of them, also if that one was killed.
 const lockFile = "/run/conntrackgo-bench"
 
+var tableLimits = []limit{{sysctlMax, needMax}, {sysctlHash, needHash}}
+
 // raiseTables makes room and returns what undoes it.
-func raiseTables() (restore func() error, err error) {
-	return raise(lockFile, []limit{{sysctlMax, needMax}, {sysctlHash, needHash}})
+func raiseTables() (restore func() error, err error) { return raise(lockFile, tableLimits) }
+
+// stayRaised raises again what somebody else has lowered meanwhile.
+func stayRaised(limits []limit) error {
+	for _, x := range limits {
+		now, err := readNumber(x.path)
+		if err == nil && now < x.need {
+			err = writeNumber(x.path, x.need)
+		}
+		if err != nil {
+			return fmt.Errorf("raise table size: %w", err)
+		}
+	}
+	return nil
 }
 
 // raise raises the limits unless another bench has, and returns what restores

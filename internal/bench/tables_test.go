@@ -56,6 +56,12 @@ func TestRaiseRestores(t *testing.T) {
 	n := newNumbers(t)
 	restore := n.raise()
 	n.check("raised", 2000, 5000)
+	n.set(1000, 4000)
+	if err := stayRaised([]limit{{n.small, 2000}, {n.large, 2000}}); err != nil {
+		t.Fatal(err)
+	}
+	n.check("raised again", 2000, 4000)
+	n.set(2000, 5000)
 	n.restore(restore)
 	n.check("restored", 1000, 5000)
 	// A second call, after a signal, does nothing.
