@@ -67,6 +67,7 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 		s.events.AddSelf((*w).PortID())
 	}
 	if cfg.Node.DisableExternalCache {
+		s.events.Ignore(s.direct.PortID())
 		s.inject = newInjector(s.direct, cfg.Node.HashLimit, d.sayRefused)
 	}
 	return s.waiter.add(s.events.FD(), sourceEvents)

@@ -20,10 +20,14 @@ import (
 //
 // The filter in user space judges again what has passed. So a program may
 // refuse too little, never too much.
+//
+// Before all that it drops the flow events that one socket of our own caused,
+// see Events.Ignore.
 
 // Where things are in an event, and what the filter keeps in scratch memory.
 const (
 	typeOffset   = 4              // nlmsg_type, u16 in host byte order
+	pidOffset    = 12             // nlmsg_pid, u32 in host byte order
 	familyOffset = nlmsgHeaderLen // nfgen_family, u8
 	attrsOffset  = nlmsgHeaderLen + nfgenLen
 
@@ -39,6 +43,7 @@ const (
 	opIndexConst = unix.BPF_LDX | unix.BPF_IMM
 	opLoadMem    = unix.BPF_LD | unix.BPF_MEM
 	opStoreMem   = unix.BPF_ST
+	opAbsWord    = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	opAbsHalf    = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS
 	opAbsByte    = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
 	opIndByte    = unix.BPF_LD | unix.BPF_B | unix.BPF_IND
@@ -56,9 +61,10 @@ const (
 	extNested = skfAdOff + 16
 )
 
-// compileFilter returns the program for a filter, nil if it would be too long.
-func compileFilter(f *flow.Filter) []unix.SockFilter {
-	c := compiler{filter: f}
+// compileFilter returns the program for a filter and the port id of the socket
+// to ignore, 0 for none; nil if it would be too long.
+func compileFilter(f *flow.Filter, ignore uint32) []unix.SockFilter {
+	c := compiler{filter: f, ignore: ignore}
 	c.drop = c.ret(0)
 	c.pass = c.ret(wholeMessage)
 	next := c.states(c.pass)
@@ -70,6 +76,7 @@ func compileFilter(f *flow.Filter) []unix.SockFilter {
 type compiler struct {
 	program
 	filter     *flow.Filter
+	ignore     uint32
 	pass, drop label
 }
 
@@ -93,6 +100,10 @@ func (c *compiler) start(next label) {
 	next = c.then(opStoreMem, memTuple, next)
 	next = c.find(extAttr, ctaTupleOrig, next)
 	next = c.then(opLoadConst, attrsOffset, next)
+	if c.ignore != 0 {
+		next = c.jump(unix.BPF_JEQ, wirePID(c.ignore), c.drop, next)
+		next = c.then(opAbsWord, pidOffset, next)
+	}
 	other := c.jump(unix.BPF_JEQ, wireType(msgCtDelete), next, c.pass)
 	next = c.jump(unix.BPF_JEQ, wireType(msgCtNew), next, other)
 	c.then(opAbsHalf, typeOffset, next)
@@ -103,6 +114,13 @@ func wireType(t uint16) uint32 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], t)
 	return uint32(binary.BigEndian.Uint16(b[:]))
+}
+
+// wirePID is wireType for a port id.
+func wirePID(id uint32) uint32 {
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], id)
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // find looks for an attribute; a message without it passes.
@@ -233,18 +251,18 @@ var errTooLong = fmt.Errorf("more addresses than fit into the %d instructions of
 // attachFilter puts the filter on the socket, before it can receive anything.
 // Where the kernel has no room for all of it, the addresses are left to user
 // space and problem says why. It is an error only if the socket is closed.
-func (s *socket) attachFilter(f *flow.Filter) (problem error) {
-	program := compileFilter(f)
+func (s *socket) attachFilter(f *flow.Filter, ignore uint32) (problem error) {
+	program := compileFilter(f, ignore)
 	if program == nil {
 		problem = errTooLong
 	} else if problem = s.attach(program); problem == nil {
 		return nil
 	}
 	without := *f
-	if without.Addresses = flow.Unset; without.Protocols == flow.Unset && without.States == flow.Unset {
+	if without.Addresses = flow.Unset; ignore == 0 && without.Protocols == flow.Unset && without.States == flow.Unset {
 		return problem
 	}
-	if err := s.attach(compileFilter(&without)); err != nil {
+	if err := s.attach(compileFilter(&without, ignore)); err != nil {
 		return errors.Join(problem, err)
 	}
 	return problem

@@ -136,7 +136,7 @@ func TestFilterOfCorpus(t *testing.T) {
 	s := newBPFSocket(t)
 	passed, refused := 0, 0
 	for _, c := range filterCases() {
-		s.load(t, compileFilter(&c.Filter))
+		s.load(t, compileFilter(&c.Filter, 0))
 		for i := range all {
 			r := &all[i]
 			want := isExpect(&r.message) || judge(&c.Filter, &r.message, &r.Flow)
@@ -246,7 +246,7 @@ func TestFilterOfManyAddresses(t *testing.T) {
 		for round := range 6 {
 			f := flow.Filter{Addresses: []flow.Policy{flow.Accept, flow.Ignore}[round%2]}
 			f.Prefixes = append(randomPrefixes(r, flow.IPv4, size), randomPrefixes(r, flow.IPv6, size)...)
-			s.load(t, compileFilter(&f))
+			s.load(t, compileFilter(&f, 0))
 			f.Compile()
 			for range 500 {
 				p := &f.Prefixes[r.IntN(len(f.Prefixes))]
@@ -303,12 +303,12 @@ func TestFilterCapacity(t *testing.T) {
 				}
 				return f
 			}
-			program := compileFilter(list(c.fits))
+			program := compileFilter(list(c.fits), 0)
 			if program == nil {
 				t.Errorf("%d do not fit", c.fits)
 			}
 			t.Logf("%d need %d instructions", c.fits, len(program))
-			if c.not > 0 && compileFilter(list(c.not)) != nil {
+			if c.not > 0 && compileFilter(list(c.not), 0) != nil {
 				t.Errorf("%d fit", c.not)
 			}
 		})
@@ -320,7 +320,7 @@ func TestFilterCapacity(t *testing.T) {
 func TestFilterOddMessages(t *testing.T) {
 	s := newBPFSocket(t)
 	f := join(protocolSet(flow.Accept), stateSet(flow.Accept), addressSet(flow.Accept))
-	s.load(t, compileFilter(&f))
+	s.load(t, compileFilter(&f, 0))
 	plain := frame(&message{typ: msgCtNew, body: []byte{flow.IPv4, 0, 0, 0}})
 	for name, raw := range map[string][]byte{
 		"no attributes":    plain,
@@ -383,6 +383,52 @@ func TestFilterInTheKernel(t *testing.T) {
 	t.Logf("%d events, %d of them delivered", all.Received, some.Received)
 	if all.Received != 430 || some.Received != 10 || some.Lost != 0 {
 		t.Errorf("%+v, %+v", all, some)
+	}
+}
+
+// TestIgnore: the flow events that a socket causes do not come, with a filter
+// and without; those of others and of expectations do.
+func TestIgnore(t *testing.T) {
+	ownNetNS(t)
+	f := join(protocolSet(flow.Accept, flow.ProtoUDP))
+	f.Compile()
+	quiet, other := openWriter(t, WriterConfig{}), openWriter(t, WriterConfig{})
+	for _, filter := range []*flow.Filter{nil, &f} {
+		e := openEvents(t, Config{Filter: filter})
+		e.Ignore(quiet.PortID())
+		if err := e.FilterProblem(); err != nil {
+			t.Fatal(err)
+		}
+		flows := udpFlows(20)
+		apply(t, quiet.Commit, flows[:10])
+		apply(t, quiet.Update, flows[:10])
+		apply(t, other.Commit, flows[10:])
+		apply(t, other.Delete, flows[:10])
+		apply(t, quiet.Delete, flows[10:])
+		for i, ev := range readN(t, e, 20) {
+			want := flow.New
+			if i >= 10 {
+				want = flow.Destroy
+			}
+			if ev.Op != want || ev.Flow.Sport != flows[(i+10)%20].Sport || ev.Origin != flow.Other {
+				t.Errorf("event %d: op %d by %d about port %d", i, ev.Op, ev.Origin, ev.Flow.Sport)
+			}
+		}
+		if s := e.Stats(); s.Received != 20 {
+			t.Errorf("%d events", s.Received)
+		}
+	}
+	s := newBPFSocket(t)
+	s.load(t, compileFilter(new(flow.Filter), 0x12345678))
+	for _, m := range []message{{typ: msgExpNew}, {typ: msgCtNew}, {typ: msgCtDelete}} {
+		m.pid, m.body = 0x12345678, make([]byte, 20)
+		if got := s.passes(t, frame(&m)); got != (m.typ == msgExpNew) {
+			t.Errorf("type %#x of the ignored socket passes: %v", m.typ, got)
+		}
+		m.pid++
+		if !s.passes(t, frame(&m)) {
+			t.Errorf("type %#x of another socket is dropped", m.typ)
+		}
 	}
 }
 

@@ -77,7 +77,8 @@ type EventStats struct {
 type Events struct {
 	sock    *socket
 	rx      *receiver
-	maxGrow int   // bytes
+	maxGrow int // bytes
+	wanted  *flow.Filter
 	filter  error // why cfg.Filter is not wholly in the kernel
 
 	rest    []byte // messages of the current datagram not yet handed out
@@ -120,8 +121,8 @@ func (e *Events) prepare(cfg Config, groups []Group) (err error) {
 		return err
 	}
 	e.stats = e.count
-	if cfg.Filter != nil {
-		e.filter = e.sock.attachFilter(cfg.Filter)
+	if e.wanted = cfg.Filter; e.wanted != nil {
+		e.filter = e.sock.attachFilter(cfg.Filter, 0)
 	}
 	if cfg.Reliable {
 		for _, o := range []netlink.ConnOption{netlink.BroadcastError, netlink.NoENOBUFS} {
@@ -136,6 +137,18 @@ func (e *Events) prepare(cfg Config, groups []Group) (err error) {
 		}
 	}
 	return nil
+}
+
+// Ignore makes the kernel keep to itself the events of flows that the socket
+// with this port id causes: whoever writes with it knows what became of them.
+// Where that fails they come, as flow.Self. For before the first Read.
+func (e *Events) Ignore(portID uint32) {
+	e.AddSelf(portID)
+	if e.wanted != nil {
+		e.filter = e.sock.attachFilter(e.wanted, portID)
+		return
+	}
+	_ = e.sock.attachFilter(new(flow.Filter), portID)
 }
 
 // Close gives the socket back. Read says os.ErrClosed from then on.

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
@@ -15,7 +17,7 @@ var injectOp = [...]flow.Op{
 }
 
 // injected takes a message about a flow.
-func (n *Node) injected(m *wire.Message) {
+func (n *Node) injected(now time.Duration, m *wire.Message) {
 	last := len(n.inject)
 	if last < cap(n.inject) {
 		n.inject = n.inject[:last+1]
@@ -29,6 +31,11 @@ func (n *Node) injected(m *wire.Message) {
 		return
 	}
 	ev.Op, ev.Origin = injectOp[m.Type], flow.Self
+	// A flow that the peer took over from us. The kernel's own event about it
+	// may not come: see kernel.Events.Ignore.
+	if n.numbers == nil && !n.strange(&ev.Flow) {
+		n.take(now, ev)
+	}
 }
 
 // Injections returns what is to be written to the kernel, in the order it came,

@@ -471,6 +471,42 @@ func TestInjectionEchoes(t *testing.T) {
 	}
 }
 
+// A flow of ours that the peer has taken over follows what the peer says, for
+// the kernel keeps the echo to itself.
+func TestInjectionFollowsThePeer(t *testing.T) {
+	cfg := notrackConfig()
+	cfg.DisableExternalCache = true
+	n := New(cfg, 1, [2]uint64{1, 2})
+	n.Kernel(0, event1(flow.New, tcp(1, 3)))
+	sent := n.Stats().TxQueue
+	seq := uint32(0)
+	hear := func(typ uint8, f flow.Flow) {
+		seq++
+		o := wire.Options{}
+		n.Datagram(0, o.AppendFlow(nil, wire.Header{Type: typ, Seq: seq}, &f))
+	}
+	hear(wire.CTUpd, tcp(1, 5))
+	hear(wire.CTNew, tcp(2, 3))
+	var f flow.Flow
+	one := tcp(1, 0)
+	if n.internal.load(n.internal.lookup(&one.Key), &f); f.State != 5 {
+		t.Errorf("the peer changed our flow, and the cache says state %d", f.State)
+	}
+	if n.internal.live() != 1 {
+		t.Errorf("%d entries in the internal cache, want ours only", n.internal.live())
+	}
+	hear(wire.CTDel, tcp(1, 7))
+	if n.internal.live() != 0 {
+		t.Error("the peer ended our flow, and the cache has it still")
+	}
+	if got := n.Injections(nil); len(got) != 3 {
+		t.Errorf("%d injections", len(got))
+	}
+	if got := n.Stats().TxQueue; got > sent {
+		t.Errorf("%d messages to send, %d before the peer spoke", got, sent)
+	}
+}
+
 func TestInjectionRefusesBadPayload(t *testing.T) {
 	cfg := notrackConfig()
 	cfg.DisableExternalCache = true

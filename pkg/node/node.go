@@ -84,19 +84,23 @@ func (n *Node) Kernel(now time.Duration, events []flow.Event) {
 		if ev.Origin == flow.Self && n.cfg.DisableExternalCache && n.strange(&ev.Flow) {
 			continue
 		}
-		switch ev.Op {
-		case flow.New:
-			n.created(now, ev)
-		case flow.Update:
-			n.changed(now, ev)
-		case flow.Destroy:
-			n.destroyed(ev)
-		case flow.Dumped:
-			n.dumped(now, &ev.Flow)
-		}
+		n.take(now, ev)
 	}
 	if len(n.expects.orphans) > 0 {
 		n.adoptOrphans(now)
+	}
+}
+
+func (n *Node) take(now time.Duration, ev *flow.Event) {
+	switch ev.Op {
+	case flow.New:
+		n.created(now, ev)
+	case flow.Update:
+		n.changed(now, ev)
+	case flow.Destroy:
+		n.destroyed(ev)
+	case flow.Dumped:
+		n.dumped(now, &ev.Flow)
 	}
 }
 
@@ -264,7 +268,7 @@ func (n *Node) deliver(now time.Duration, m *wire.Message) {
 		return
 	}
 	if n.cfg.DisableExternalCache {
-		n.injected(m)
+		n.injected(now, m)
 		return
 	}
 	f := &n.other
