@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -175,20 +176,24 @@ func (l *loop) speak(t *turn) {
 	}
 	if from, ok := l.datagrams.Refused(); ok && !l.refused.IsValid() {
 		l.refused = from
-		l.d.log.Warnf("refused a datagram from %s: %s", from, whyRefused(&l.d.cfg.Links[0]))
+		l.d.log.Warnf("refused a datagram from %s: %s", from, whyRefused(l.d.cfg.Links))
 	}
 }
 
 // whyRefused says what the source of a datagram is not, and what to do.
-func whyRefused(l *link.Config) string {
-	where := "an address of the network of " + l.Interface
-	if len(l.AcceptFrom) > 0 {
+func whyRefused(links []link.Config) string {
+	var peers, devices []string
+	for _, l := range links {
+		peers, devices = append(peers, l.Peer.String()), append(devices, l.Interface)
+	}
+	where := "an address of the network of " + strings.Join(devices, ", ")
+	if len(links[0].AcceptFrom) > 0 {
 		where = "in AcceptFrom"
 	}
-	if l.Transport == link.Multicast {
+	if links[0].Transport == link.Multicast {
 		return fmt.Sprintf("it is not %s; if it is the other node's, put it into Conntrackgo { AcceptFrom { ... } }", where)
 	}
-	return fmt.Sprintf("it is neither the configured destination %s nor %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address", l.Peer, where)
+	return fmt.Sprintf("it is neither the configured destination %s nor %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address", strings.Join(peers, ", "), where)
 }
 
 // A breather rests in a system call that the scheduler does not know of: to

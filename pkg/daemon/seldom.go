@@ -18,6 +18,7 @@ const (
 	saidManager
 	saidPoll
 	saidRefused
+	saidLink
 	saidNotice
 )
 

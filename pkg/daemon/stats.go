@@ -106,9 +106,26 @@ func (d *Daemon) onRuntime(_ context.Context, w io.Writer) error {
 	return err
 }
 
-func (d *Daemon) linkReport(b []byte) []byte { return appendLink(b, d.linkStats()) }
+func (d *Daemon) linkReport(b []byte) []byte {
+	links, current := d.links()
+	for _, l := range links {
+		b = appendLink(b, statsOf(l, l == current))
+	}
+	return b
+}
 
-func (d *Daemon) linkStats() *LinkStats { return statsOf(d.sync.link, true) }
+// links returns all links, and the one in use.
+func (d *Daemon) links() (all []link.Link, current link.Link) {
+	if set, ok := d.sync.link.(*link.Set); ok {
+		return set.Links(), set.Current()
+	}
+	return []link.Link{d.sync.link}, d.sync.link
+}
+
+func (d *Daemon) linkStats() *LinkStats {
+	_, current := d.links()
+	return statsOf(current, true)
+}
 
 // streaming is a link that has a connection in each direction.
 type streaming interface {

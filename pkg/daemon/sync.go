@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
@@ -47,7 +48,7 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	if s.waiter, err = newWaiter(); err != nil {
 		return err
 	}
-	if s.link, err = link.Open(cfg.Links[0]); err != nil {
+	if s.link, err = link.OpenSet(d.linkConfig()); err != nil {
 		return err
 	}
 	if s.events, err = kernel.OpenEvents(eventConfig(cfg), d.groups()...); err != nil {
@@ -71,6 +72,30 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 		s.inject = newInjector(s.direct, cfg.Node.HashLimit, d.sayRefused)
 	}
 	return s.waiter.add(s.events.FD(), sourceEvents)
+}
+
+// aliveSilence is how long the other node must have said nothing before its
+// words, or ours, are taken to be lost on the link. It says something each
+// second, in the modes that do.
+const aliveSilence = 3 * time.Second
+
+func (d *Daemon) linkConfig() link.SetConfig {
+	cfg := link.SetConfig{Links: d.cfg.Links, ReturnToDefault: d.cfg.ReturnToDefault, Silence: aliveSilence, Changed: d.sayLink}
+	if d.cfg.Node.Mode == node.ALARM {
+		cfg.Silence = 0
+	}
+	return cfg
+}
+
+// sayLink says which link is used from now on.
+func (d *Daemon) sayLink(l link.Link) {
+	d.say(saidLink, func() {
+		if l == nil {
+			d.log.Error("no dedicated links available!")
+			return
+		}
+		d.log.Infof("device `%s' becomes dedicated link", l.Name())
+	})
 }
 
 // saySettings warns of a kernel that keeps flows to itself, or has too many.

@@ -128,12 +128,14 @@ func openOnLoopback(t *testing.T, cfg Config, port uint16) Link {
 
 // TestConformance is what every transport must do.
 func TestConformance(t *testing.T) {
+	all := map[string]rig{"Set": twoLoopbacks}
 	for transport := range openers {
-		open := rigs[transport]
-		if open == nil {
-			t.Errorf("%s has an opener and no rig", transport)
-			continue
+		if rigs[transport] == nil {
+			t.Fatalf("%s has an opener and no rig", transport)
 		}
+		all[transport.String()] = rigs[transport]
+	}
+	for kind, open := range all {
 		for name, test := range map[string]func(*testing.T, rig){
 			"order":               testOrder,
 			"both ways":           testBothWays,
@@ -146,7 +148,7 @@ func TestConformance(t *testing.T) {
 			"too large for place": testTruncated,
 			"describes itself":    testDescription,
 		} {
-			t.Run(transport.String()+"/"+name, func(t *testing.T) { test(t, open) })
+			t.Run(kind+"/"+name, func(t *testing.T) { test(t, open) })
 		}
 	}
 }

@@ -234,3 +234,5 @@ func (l *datagrams) Stats() Stats {
 	s.RecvDropped, s.LastRefused, s.LastRefusedVia = l.rx.drops(), refused, via
 	return s
 }
+
+func (l *datagrams) failures() uint64 { return l.count.sendErrors.Load() }

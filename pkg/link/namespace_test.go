@@ -78,6 +78,18 @@ func (n *namespace) ip(t *testing.T, lines ...string) {
 	})
 }
 
+// nft loads rules.
+func (n *namespace) nft(t *testing.T, rules string) {
+	t.Helper()
+	_, err := exec.LookPath("nft")
+	need(t, err == nil, "the nft command")
+	n.do(func() {
+		if out, err := exec.Command("nft", rules).CombinedOutput(); err != nil {
+			t.Errorf("nft: %v: %s", err, out)
+		}
+	})
+}
+
 // awaitLocal waits until addr takes datagrams: for IPv6 the kernel arranges
 // that a while after it has taken the address.
 func (n *namespace) awaitLocal(t *testing.T, addr string) {

@@ -202,3 +202,28 @@ func (l *tcp) Stats() Stats {
 	}
 	return s
 }
+
+func (l *tcp) failures() uint64 { return l.count.sendErrors.Load() }
+
+// takeBack sends what waits on another link, unless this one is about to send
+// it. With abort the connection is reset, so that what the kernel holds does
+// not arrive when it is out of date.
+func (l *tcp) takeBack(to Link, abort bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.out.up && !abort {
+		return
+	}
+	if abort && l.out.fd >= 0 {
+		_ = unix.SetsockoptLinger(l.out.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		l.out.lose()
+	}
+	for l.out.queue.n > 0 {
+		one := [][]byte{l.out.queue.whole()}
+		if n, err := to.Send(one); n == 0 || err != nil {
+			l.count.sendErrors.Add(1)
+		}
+		l.out.queue.pop()
+	}
+	l.queued.Store(0)
+}
