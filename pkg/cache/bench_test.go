@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 )
@@ -14,6 +15,35 @@ func filledTable() *Table[key, value] {
 		tb.Put(&k)
 	}
 	return tb
+}
+
+// What an operation costs by the size of the table: but for the caches of the
+// processor it is the same.
+func BenchmarkSize(b *testing.B) {
+	for _, size := range []uint64{10_000, 100_000, million} {
+		tb := New[key, value](hashKey)
+		for n := range size {
+			k := keyOf(n)
+			tb.Put(&k)
+		}
+		r := rand.New(rand.NewPCG(1, 2))
+		b.Run(fmt.Sprintf("lookup/%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				k := keyOf(r.Uint64N(size))
+				tb.Lookup(&k)
+			}
+		})
+		b.Run(fmt.Sprintf("delete and put/%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				k := keyOf(r.Uint64N(size))
+				id, _ := tb.Lookup(&k)
+				tb.Delete(id)
+				tb.Put(&k)
+			}
+		})
+	}
 }
 
 func BenchmarkUpdateRandom(b *testing.B) {

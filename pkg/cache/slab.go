@@ -30,6 +30,7 @@ type slab[K comparable, V any] struct {
 	spare *[pageLen]entry[K, V]
 	used  int // entries
 	held  int // pages with memory, the spare included
+	most  int // the largest held since Peak was asked
 }
 
 // at returns an entry that is known to exist.
@@ -103,6 +104,7 @@ func (s *slab[K, V]) fill(info *pageInfo[K, V]) {
 	}
 	info.entries = new([pageLen]entry[K, V])
 	s.held++
+	s.most = max(s.most, s.held)
 }
 
 // free gives a slot back, and the memory of its page if it was the last.

@@ -139,7 +139,7 @@ func (t *Table[K, V]) Pins(id ID) int { return int(t.entry(id).state & pinMask) 
 // the memory. No ID given out before may be used after it: the owner drops
 // its queues first. To end the entries and keep the queues, Delete each.
 func (t *Table[K, V]) Clear() {
-	t.slab = slab[K, V]{}
+	t.slab = slab[K, V]{most: t.slab.most}
 	t.index, t.old = index{}, index{}
 	t.next, t.dead = 0, 0
 }
@@ -188,13 +188,22 @@ func (t *Table[K, V]) Stats() Stats {
 	return Stats{
 		Live:       t.Len(),
 		Tombstones: t.dead,
-		SlabBytes:  t.slab.held * pageLen * int(unsafe.Sizeof(entry[K, V]{})),
+		SlabBytes:  t.slab.held * t.pageBytes(),
 		IndexBytes: t.index.bytes() + t.old.bytes(),
 		IndexSlots: int(t.index.n) * bucketLen,
 		Resizing:   t.old.n != 0,
 		Moved:      t.moved,
 	}
 }
+
+// Peak returns the most bytes that the pages took since it was asked before.
+func (t *Table[K, V]) Peak() int {
+	most := t.slab.most
+	t.slab.most = t.slab.held
+	return most * t.pageBytes()
+}
+
+func (t *Table[K, V]) pageBytes() int { return pageLen * int(unsafe.Sizeof(entry[K, V]{})) }
 
 // entry returns a used entry and panics on any other ID: whoever holds it has
 // broken the contract, and going on would mix up two flows.

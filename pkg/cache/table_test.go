@@ -471,3 +471,33 @@ func ExampleTable() {
 	// a web flow true 0 1
 	// 0
 }
+
+func TestPeak(t *testing.T) {
+	tb := New[uint64, uint64](hashInt)
+	if n := tb.Peak(); n != 0 {
+		t.Errorf("%d bytes before the first entry", n)
+	}
+	flood := func(n uint64) (bytes int) {
+		for k := range n {
+			tb.Put(&k)
+		}
+		bytes = tb.Stats().SlabBytes
+		for k := range n {
+			id, _ := tb.Lookup(&k)
+			tb.Delete(id)
+		}
+		return bytes
+	}
+	full := flood(50_000)
+	if n := tb.Peak(); n != full {
+		t.Errorf("peak of %d bytes, want %d", n, full)
+	}
+	if n, now := tb.Peak(), tb.Stats().SlabBytes; n != now || now > full/10 {
+		t.Errorf("peak of %d bytes since, %d are held", n, now)
+	}
+	full = flood(20_000)
+	tb.Clear()
+	if n := tb.Peak(); n != full {
+		t.Errorf("peak of %d bytes before it was cleared, want %d", n, full)
+	}
+}

@@ -396,6 +396,7 @@ func TestEverySettingIsSet(t *testing.T) {
 	}
 	delete(unset, "Config.Node.Filter.Compiled") // set by Compile only
 	delete(unset, "Config.Kernel.Filter")        // set by the daemon
+	delete(unset, "Config.Node.BulkWindow")      // likewise
 	for name := range unset {
 		t.Errorf("no keyword sets %s", name)
 	}

@@ -97,6 +97,7 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 
 	// The loop keeps one, also while it rests.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2))
+	limitGarbage()
 	d := &Daemon{cfg: cfg, log: log, started: time.Now(), stop: stop}
 	defer d.close()
 	if err := d.open(); err != nil {
@@ -193,6 +194,7 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 		if d.polling() {
 			g.Go(func() error { return d.poll(ctx) })
 		}
+		g.Go(func() error { return d.tidy(ctx) })
 	}
 }
 

@@ -32,6 +32,8 @@ func (d *Daemon) openSync() (*syncer, error) {
 	d.saySettings()
 	var seed [16]byte
 	rand.Read(seed[:])
+	_, buffer := s.link.Buffers() // the other node's is as ours, as a rule
+	cfg.Node.BulkWindow = room(buffer, datagramSize) * bulkPerDatagram
 	s.node = node.New(cfg.Node, uint32(d.started.Unix()), [2]uint64{
 		binary.NativeEndian.Uint64(seed[:8]), binary.NativeEndian.Uint64(seed[8:])})
 	s.size = s.link.MTU()
@@ -147,3 +149,7 @@ func (s *syncer) close() {
 		}
 	}
 }
+
+// bulkPerDatagram is how many messages of a bulk a datagram has at least, times
+// the part of a buffer that room leaves free.
+const bulkPerDatagram = 10 * paceHeadroom

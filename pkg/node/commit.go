@@ -60,8 +60,8 @@ func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, don
 // Held is what the internal cache says of the kernel's entry of a flow.
 type Held uint8
 
-// What it may say. HeldUnknown: the cache is no mirror of it, for the filter is
-// against the flow or the table is being read. HeldSame: both tuples are the
+// What it may say. HeldUnknown: the cache is no mirror of it, for there is none,
+// the filter is against the flow, or the table is being read. HeldSame: both tuples are the
 // flow's, and there are no labels that the flow has not.
 const (
 	HeldUnknown Held = iota
@@ -73,7 +73,7 @@ const (
 // Held tells how the kernel is to be asked for a flow of the external cache.
 // The cache follows the kernel by some events, so it is a belief, not a fact.
 func (n *Node) Held(f *flow.Flow) Held {
-	if n.sweep.active || !n.cfg.Filter.Pass(f) {
+	if n.cfg.DisableInternalCache || n.sweep.active || !n.cfg.Filter.Pass(f) {
 		return HeldUnknown
 	}
 	s := n.internal

@@ -65,4 +65,10 @@ func TestHeld(t *testing.T) {
 	if got := n.Held(&f); got != HeldUnknown {
 		t.Errorf("%d of a flow that is filtered", got)
 	}
+	cfg = simConfig()
+	cfg.Mode, cfg.DisableInternalCache = NOTRACK, true
+	n = New(cfg, 1, [2]uint64{1, 2})
+	if got := n.Held(&f); got != HeldUnknown {
+		t.Errorf("%d without an internal cache", got)
+	}
 }

@@ -50,6 +50,9 @@ type Config struct {
 	// DisableInternalCache is NOTRACK's; DisableExternalCache injects what
 	// is received into the kernel at once.
 	DisableInternalCache, DisableExternalCache bool
+	// BulkWindow is the number of unacknowledged messages that the peer's
+	// receive buffer holds; at least 512 and at most 4096 are used for a bulk.
+	BulkWindow int
 	// StartupResync asks the peer for everything right after the start.
 	StartupResync bool
 	// TCPWindowTracking sends and commits TCP window scales; off, committed

@@ -18,7 +18,7 @@ type mode struct {
 	// resyncs: the mode knows RESYNC and bulks.
 	resyncs bool
 	// acknowledged: the peer says what has arrived. Where it does not, a bulk
-	// pauses after each bulkWindow messages.
+	// pauses after each windowFirst messages.
 	acknowledged bool
 	bulkPause    time.Duration
 }

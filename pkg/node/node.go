@@ -36,6 +36,7 @@ type Node struct {
 	inject  []flow.Event
 	injectX []flow.ExpectEvent
 	bulk    bulk
+	window  window // of bulks
 	sweep   sweep
 	expiry  expiry
 	commit  commit
@@ -53,7 +54,8 @@ type Node struct {
 // bits that key the hash tables.
 func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	n := &Node{
-		cfg: cfg,
+		cfg:    cfg,
+		window: newWindow(cfg.BulkWindow),
 		wire: wire.Options{
 			OmitTimeout: cfg.CommitTimeout != 0,
 			WindowScale: cfg.TCPWindowTracking,

@@ -1,6 +1,10 @@
 package node
 
-import "github.com/conntrackgo/conntrackgo/pkg/flow"
+import (
+	"unsafe"
+
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
 
 // rareAttrs are the attributes that few flows have.
 type rareAttrs struct {
@@ -64,7 +68,14 @@ func (s *rareSlab) alloc() uint32 {
 	return s.used
 }
 
+// free gives a record back. With the last one all memory but a page goes.
 func (s *rareSlab) free(i uint32) {
 	*s.at(i) = rareAttrs{}
-	s.freed = append(s.freed, i)
+	if s.freed = append(s.freed, i); len(s.freed) == int(s.used) && len(s.pages) > 1 {
+		*s = rareSlab{pages: append([]*[rarePage]rareAttrs(nil), s.pages[0])}
+	}
+}
+
+func (s *rareSlab) bytes() int {
+	return len(s.pages)*int(unsafe.Sizeof([rarePage]rareAttrs{})) + 4*cap(s.freed)
 }

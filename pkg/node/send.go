@@ -97,11 +97,55 @@ type bulk struct {
 }
 
 const (
-	bulkChunk  = 64                    // entries queued at a time
-	bulkWindow = 1024                  // unacknowledged messages a receiver can hold in a default socket buffer
-	bulkRetry  = 1 * time.Second       // a peer that acknowledges does so within its timer
-	bulkPause  = 20 * time.Millisecond // where nobody acknowledges: 1024 messages in this time
+	bulkChunk = 64                    // entries queued at a time
+	bulkRetry = 1 * time.Second       // a peer that acknowledges does so within its timer
+	bulkPause = 10 * time.Millisecond // where nobody acknowledges: a first window in this time
 )
+
+// A window is how many messages a bulk leaves unacknowledged. It starts with
+// what a receiver can hold in a default socket buffer and grows a step with
+// each window that arrived. When the peer misses something the bulk has a gap
+// and will be repeated, so the window halves, and stays below where that was
+// until the peer starts anew: the repetition must not lose again.
+type window struct {
+	size, most int
+	limit      int    // Config.BulkWindow
+	fed        int    // messages since it grew
+	nacks      uint64 // of the peer, seen so far
+}
+
+const (
+	windowFirst = 512
+	windowLeast = 128
+	windowMost  = 4096
+	windowStep  = 2 * bulkChunk
+)
+
+func newWindow(limit int) window {
+	limit = min(max(limit, windowFirst), windowMost)
+	return window{size: windowFirst, most: limit, limit: limit}
+}
+
+// feed takes that a chunk goes out. When two windows have gone out since it
+// grew, at least one has arrived.
+func (w *window) feed() {
+	if w.fed += bulkChunk; w.fed >= 2*w.size {
+		w.fed = 0
+		w.size = min(w.size+windowStep, w.most)
+	}
+}
+
+// heed takes how many NACKs have come since the start.
+func (w *window) heed(nacks uint64) {
+	if nacks != w.nacks {
+		w.nacks, w.fed = nacks, 0
+		w.most = max(w.size*3/4, windowLeast)
+		w.size = max(w.size/2, windowLeast)
+	}
+}
+
+// renew forgets what a peer that is gone has missed.
+func (w *window) renew() { w.most = w.limit }
 
 func (b *bulk) waiting() bool { return b.active && b.stalled }
 
@@ -137,7 +181,9 @@ func (n *Node) feedBulk(now time.Duration) {
 	if tx >= bulkChunk {
 		return
 	}
-	if unacked >= bulkWindow || b.unheard >= bulkWindow {
+	w := &n.window
+	w.heed(n.engine.Stats().NACKsReceived)
+	if unacked >= w.size || b.unheard >= windowFirst {
 		if !b.stalled {
 			b.stalled, b.retry = true, now+n.cfg.Mode.row().bulkPause
 		}
@@ -147,7 +193,9 @@ func (n *Node) feedBulk(now time.Duration) {
 		b.unheard = 0
 	}
 	b.stalled = false
-	if !n.cfg.Mode.row().acknowledged {
+	if n.cfg.Mode.row().acknowledged {
+		w.feed()
+	} else {
 		b.unheard += bulkChunk
 	}
 	n.internal.scan(&b.at, bulkChunk, n.enqueue)
@@ -180,6 +228,7 @@ func (n *Node) engineEvent(now time.Duration, ev engine.Event) {
 		n.SendBulk()
 	case engine.PeerRestarted:
 		n.notices = append(n.notices, Notice{Kind: PeerRestarted})
+		n.window.renew()
 		n.RequestResync()
 	case engine.ResyncStarted:
 		n.beginExpiry()

@@ -92,6 +92,16 @@ func (n *Node) Stats() Stats {
 	return s
 }
 
+// Bytes is the memory that both caches hold now, and the most that they held
+// since Bytes was called before.
+func (n *Node) Bytes() (now, peak int) {
+	for _, s := range [...]*store{n.internal, n.external} {
+		now += s.bytes()
+		peak += s.v4.Peak() + s.v6.Peak()
+	}
+	return now, max(now, peak)
+}
+
 func (s *store) snapshot() CacheStats {
 	c := s.stats
 	c.Active, c.Total = s.live(), s.total()

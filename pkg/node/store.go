@@ -236,6 +236,12 @@ func (s *store) remove(r ref, pinned bool) {
 func (s *store) live() int  { return s.v4.Len() + s.v6.Len() }
 func (s *store) total() int { return s.v4.Total() + s.v6.Total() }
 
+// bytes is what the store has of the heap.
+func (s *store) bytes() int {
+	v4, v6 := s.v4.Stats(), s.v6.Stats()
+	return v4.SlabBytes + v4.IndexBytes + v6.SlabBytes + v6.IndexBytes + s.rare.bytes()
+}
+
 func (s *store) clear() {
 	s.v4.Clear()
 	s.v6.Clear()

@@ -231,3 +231,26 @@ func onWire(f flow.Flow) flow.Flow {
 	}
 	return g
 }
+
+// The memory of rare attributes goes with the last of them, but for a page.
+func TestRareSlabShrinks(t *testing.T) {
+	var s rareSlab
+	for round := range 3 {
+		var all []uint32
+		for range 5 * rarePage {
+			i := s.alloc()
+			if *s.at(i) != (rareAttrs{}) || i == 0 {
+				t.Fatalf("round %d: record %d is not empty", round, i)
+			}
+			s.at(i).role = 1
+			all = append(all, i)
+		}
+		full := s.bytes()
+		for _, i := range all {
+			s.free(i)
+		}
+		if left := s.bytes(); len(s.pages) != 1 || left > full/5 {
+			t.Errorf("round %d: %d pages, %d of %d bytes left", round, len(s.pages), left, full)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
@@ -24,18 +25,19 @@ func (r *rig) rss(pid int) int {
 	return kib
 }
 
-// TestMemoryOfFloods has many flows come and go, several times. What the
-// first flood took is kept for the next, so the last must take no more, and
-// an entry must not cost more than a few times its size.
+// TestMemoryOfFloods has many flows come and go, several times. The last must
+// take no more than the first, an entry must not cost more than a few times its
+// size, and when it is over the memory goes back.
 func TestMemoryOfFloods(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	const (
 		many, rounds = 100000, 6
 		perEntry     = 256    // bytes
+		returned     = 4_000  // KiB, about half of what the entries took
 		slack        = 16_000 // KiB; the collector's, mostly
 	)
-	limit := make(map[*nettest.Daemon]int)
+	limit, peak := make(map[*nettest.Daemon]int), make(map[*nettest.Daemon]int)
 	for _, d := range []*nettest.Daemon{r.a, r.b} {
 		limit[d] = r.rss(d.Proc().PID()) + many*perEntry/1024 + slack
 	}
@@ -44,6 +46,9 @@ func TestMemoryOfFloods(t *testing.T) {
 		load := flows(byte(i), 0, many)
 		r.must(w.Create(load))
 		r.cached(r.b, -1, many)
+		for d := range limit {
+			peak[d] = r.rss(d.Proc().PID())
+		}
 		r.must(w.Delete(load))
 		r.cached(r.a, 0, -1)
 		r.cached(r.b, -1, 0)
@@ -53,4 +58,12 @@ func TestMemoryOfFloods(t *testing.T) {
 			}
 		}
 	}
+	r.ok(nettest.Eventually(r.Context(), time.Minute, "memory to go back", func() error {
+		for d, kib := range peak {
+			if got := r.rss(d.Proc().PID()); got > kib-returned {
+				return fmt.Errorf("%s has %d KiB, and had %d in the flood", d, got, kib)
+			}
+		}
+		return nil
+	}))
 }
