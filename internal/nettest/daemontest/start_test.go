@@ -126,7 +126,6 @@ func TestRefusedStart(t *testing.T) {
 		{"lock is a file", r.two.A, func(c *nettest.Config) { c.Lock = "/etc/passwd" }, `lock /etc/passwd: .*something else`},
 		{"log directory", r.two.A, func(c *nettest.Config) { c.LogFile = "/nonexistent/x.log" }, `open log file: .*/nonexistent/x\.log`},
 		{"keyword", r.two.A, func(c *nettest.Config) { c.GeneralLines = []string{"Nonsense 1"} }, `busy\.conf:\d+:\d+: .*Nonsense`},
-		{"mode", r.two.A, func(c *nettest.Config) { c.Mode = "ALARM" }, `Mode ALARM is not supported`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -134,9 +133,6 @@ func TestRefusedStart(t *testing.T) {
 			test.change(&cfg)
 			d, err := r.lab.NewDaemon(busy, nettest.Go, cfg)
 			r.ok(err)
-			if test.name == "mode" {
-				d.Config.ModeLines = []string{"RefreshTime 15"}
-			}
 			r.ok(d.WriteConfig())
 			for _, args := range [][]string{{"-C", d.ConfigPath, "-d"}, {"-C", d.ConfigPath}} {
 				_, err := test.node.Run(r.binary, args...)
