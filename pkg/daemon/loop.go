@@ -127,6 +127,7 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 // there are more.
 func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
 	s := l.d.sync
+	var overrun *kernel.OverrunError
 	n, err := s.events.Read(l.events)
 	expects := s.events.Expects()
 	if n > 0 {
@@ -141,7 +142,10 @@ func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
 	case err == nil && n+len(expects) == 0 && l.congested:
 		l.congested = false
 		notice(s.overrun)
-	case errors.As(err, &t.overrun):
+	case errors.As(err, &overrun):
+		if t.overrun == nil || overrun.Grown { // one turn may meet several
+			t.overrun = overrun
+		}
 		l.congested = true
 		notice(s.overrun)
 	case err != nil:
