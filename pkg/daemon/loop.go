@@ -123,11 +123,23 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 	return t, nil
 }
 
+// met notes an overrun, and reports whether err is one. A turn may meet
+// several; that the buffer grew is worth a line.
+func (t *turn) met(err error) bool {
+	var overrun *kernel.OverrunError
+	if !errors.As(err, &overrun) {
+		return false
+	}
+	if t.overrun == nil || overrun.Grown {
+		t.overrun = overrun
+	}
+	return true
+}
+
 // takeEvents feeds a batch of kernel events to the node and reports whether
 // there are more.
 func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
 	s := l.d.sync
-	var overrun *kernel.OverrunError
 	n, err := s.events.Read(l.events)
 	expects := s.events.Expects()
 	if n > 0 {
@@ -142,10 +154,7 @@ func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
 	case err == nil && n+len(expects) == 0 && l.congested:
 		l.congested = false
 		notice(s.overrun)
-	case errors.As(err, &overrun):
-		if t.overrun == nil || overrun.Grown { // one turn may meet several
-			t.overrun = overrun
-		}
+	case err != nil && t.met(err):
 		l.congested = true
 		notice(s.overrun)
 	case err != nil:
