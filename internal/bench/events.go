@@ -14,7 +14,7 @@ const (
 	standing = 5000
 	// loadTime is how long a rate is kept up, maxTime the highest.
 	loadTime = 3 * time.Second
-	slowTime = 6 * time.Second // up to 10k/s, for a finer measurement
+	slowTime = 4 * time.Second // up to 10k/s, for a finer measurement
 	maxTime  = 4 * time.Second
 	idleTime = 10 * time.Second
 	// maxRate is more than a kernel makes; maxTime at it is the number of

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	latencyTime   = 3 * time.Second
+	latencyTime   = 5 * time.Second / 2
 	idleInterval  = 5 * time.Millisecond // between markers when nothing else happens
 	coalescedRate = 20_000
 )

@@ -14,7 +14,7 @@ const (
 	overrunBorn  = 30_000 // flows made in the storm: several times what the buffer holds
 	overrunDead  = 20_000 // flows ended in the storm
 	overrunDelay = "NetlinkOverrunResync 1"
-	overrunTime  = 30 * time.Second
+	overrunTime  = 20 * time.Second
 )
 
 // overrunScenario measures how long it takes until kernel and caches agree

@@ -172,7 +172,9 @@ func troubleRows() []row {
 		ratioRow("overrun-wall", "repair after an overrun, 500k", "s", 0.3),
 		ratioRow("overrun-cpu", "CPU for it, both nodes", "s", 0.3),
 		ratioRow("stall-100k", "TCP stall at failover, 100k more entries", "s", 0.6),
+		{id: "script-100k", name: "primary-backup.sh primary, 100k more", unit: "s", limit: none},
 		ratioRow("stall-500k", "TCP stall at failover, 500k more entries", "s", 0.6),
+		{id: "script-500k", name: "primary-backup.sh primary, 500k more", unit: "s", limit: none},
 	}
 }
 
