@@ -103,8 +103,8 @@ const (
 )
 
 // A window is how many messages a bulk leaves unacknowledged. It starts with
-// what a receiver can hold in a default socket buffer and grows a step with
-// each window that arrived. When the peer misses something the bulk has a gap
+// what a receiver can hold in a default socket buffer and doubles with each
+// window that arrived; once something was lost it grows in steps. When the peer misses something the bulk has a gap
 // and will be repeated, so the window halves, and stays below where that was
 // until the peer starts anew: the repetition must not lose again.
 type window struct {
@@ -131,7 +131,11 @@ func newWindow(limit int) window {
 func (w *window) feed() {
 	if w.fed += bulkChunk; w.fed >= 2*w.size {
 		w.fed = 0
-		w.size = min(w.size+windowStep, w.most)
+		grown := 2 * w.size
+		if w.most < w.limit {
+			grown = w.size + windowStep
+		}
+		w.size = min(grown, w.most)
 	}
 }
 
