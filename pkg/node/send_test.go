@@ -16,8 +16,8 @@ func TestWindow(t *testing.T) {
 	if grow(2*windowFirst - bulkChunk); w.size != windowFirst {
 		t.Errorf("%d before a window has arrived", w.size)
 	}
-	if grow(bulkChunk); w.size != windowFirst+windowStep {
-		t.Errorf("%d after one window has arrived, want a step more than %d", w.size, windowFirst)
+	if grow(bulkChunk); w.size != 2*windowFirst {
+		t.Errorf("%d after one window has arrived, want twice %d", w.size, windowFirst)
 	}
 	if grow(1 << 20); w.size != windowMost {
 		t.Errorf("%d at last, want %d", w.size, windowMost)
