@@ -194,7 +194,6 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 		if d.polling() {
 			g.Go(func() error { return d.poll(ctx) })
 		}
-		g.Go(func() error { return d.tidy(ctx) })
 	}
 }
 

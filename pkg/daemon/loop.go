@@ -30,6 +30,8 @@ type loop struct {
 	datagrams *link.Batch
 	pace      pacer
 	breath    breather
+	memory    tidier
+	tidied    time.Duration // when it was looked at
 
 	// After an overrun the kernel drops every event until the socket has been
 	// read empty, and does not say so again: only then may the repair trust

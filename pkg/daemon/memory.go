@@ -1,12 +1,9 @@
 package daemon
 
 import (
-	"context"
 	"os"
 	"runtime/debug"
 	"time"
-
-	"github.com/conntrackgo/conntrackgo/pkg/node"
 )
 
 // gcPercent is how much garbage may gather, in parts of what is in use. The
@@ -30,22 +27,15 @@ const (
 	tidyLeast = 4 << 20 // bytes; less is not worth it
 )
 
-// tidy gives memory back when the caches have become smaller.
-func (d *Daemon) tidy(ctx context.Context) error {
-	tick := time.NewTicker(tidyEvery)
-	defer tick.Stop()
-	var t tidier
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		var now, peak int
-		d.enter(func(n *node.Node, _ time.Duration) { now, peak = n.Bytes() })
-		if t.due(now, peak) {
-			debug.FreeOSMemory() // outside of the node: it takes some milliseconds
-		}
+// tidy gives memory back when the caches have become smaller. The caller is
+// inside the node, which is not held up: it takes some milliseconds.
+func (l *loop) tidy(now time.Duration) {
+	if now-l.tidied < tidyEvery {
+		return
+	}
+	l.tidied = now
+	if l.memory.due(l.d.sync.node.Bytes()) {
+		go debug.FreeOSMemory()
 	}
 }
 
