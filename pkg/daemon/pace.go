@@ -7,7 +7,7 @@ import "time"
 // out in full datagrams, repeated updates of a flow as one. When it is quiet
 // each event is read, and sent, at once.
 type pacer struct {
-	bound                   time.Duration // longest rest; 0 is none at all
+	bound                   time.Duration // longest rest of a sender; 0 is none at all
 	eventRoom, datagramRoom int           // how many may come during a rest
 
 	since             time.Duration // begin of the window
@@ -17,8 +17,9 @@ type pacer struct {
 }
 
 const (
-	paceWindow = 2 * time.Millisecond
+	paceWindow = 4 * time.Millisecond
 	paceBusy   = 2000                   // events and datagrams a second from which it is busy
+	paceCalm   = 1000                   // and below which it no longer is
 	paceLeast  = 200 * time.Microsecond // a shorter rest is not worth its wake-up
 
 	// What an item takes of a receive buffer, in bytes, and the part of the
@@ -49,11 +50,20 @@ func (p *pacer) rest(now time.Duration, t *turn) time.Duration {
 }
 
 // judge returns the rest that the rate of the window that has passed allows.
+// It takes less to stay busy than to become so. Nobody waits for datagrams as
+// for events, which still have to travel.
 func (p *pacer) judge(elapsed time.Duration) time.Duration {
-	if int64(p.events+p.datagrams)*int64(time.Second) < paceBusy*int64(elapsed) {
+	busy := int64(paceBusy)
+	if p.pause > 0 {
+		busy = paceCalm
+	}
+	if int64(p.events+p.datagrams)*int64(time.Second) < busy*int64(elapsed) {
 		return 0
 	}
 	pause := p.bound
+	if p.events == 0 {
+		pause *= 2
+	}
 	for _, x := range [2]struct{ n, room int }{{p.events, p.eventRoom}, {p.datagrams, p.datagramRoom}} {
 		if x.n > 0 {
 			pause = min(pause, elapsed*time.Duration(x.room)/time.Duration(x.n))

@@ -41,7 +41,8 @@ func TestPacer(t *testing.T) {
 		{"longer", 5 * ms, 10, 0, 100 * us, large, 5 * ms, 5 * ms},
 		{"a rest that would fill the buffer", ms, 10, 0, 100 * us, 212992, 300 * us, 400 * us},
 		{"a buffer that is too small to rest", ms, 10, 0, 33 * us, 212992, 0, 0},
-		{"datagrams", ms, 0, 1, 250 * us, 212992, ms, ms},
+		{"datagrams", ms, 0, 1, 250 * us, 212992, 2 * ms, 2 * ms},
+		{"datagrams and events", ms, 1, 1, 250 * us, 212992, ms, ms},
 		{"a bulk into a small buffer", ms, 0, 10, 100 * us, 212992, 0, 0},
 		{"events leave room, datagrams do not", ms, 50, 10, 100 * us, large / 32, 0, 0},
 	} {
@@ -49,6 +50,27 @@ func TestPacer(t *testing.T) {
 		least, most := paced(p, c.events, c.datagrams, c.gap)
 		if least < c.least || most > c.most {
 			t.Errorf("%s: rests of %v to %v, want %v to %v", c.name, least, most, c.least, c.most)
+		}
+	}
+}
+
+// It takes less to stay busy than to become so.
+func TestPacerDoesNotFlutter(t *testing.T) {
+	p := pacer{bound: time.Millisecond, eventRoom: 1 << 20}
+	now := time.Duration(0)
+	run := func(rate int) (pause time.Duration) {
+		for range 1000 {
+			now += time.Second / time.Duration(rate)
+			pause = p.rest(now, &turn{events: 1})
+		}
+		return pause
+	}
+	for _, c := range []struct {
+		rate  int
+		rests bool
+	}{{1500, false}, {3000, true}, {1500, true}, {500, false}, {1500, false}} {
+		if got := run(c.rate) > 0; got != c.rests {
+			t.Errorf("%d a second: rests %v, want %v", c.rate, got, c.rests)
 		}
 	}
 }
