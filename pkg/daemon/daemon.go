@@ -95,8 +95,9 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
-	// The loop keeps one, also while it rests.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2))
+	// The loop must not wait for one: it keeps its own while it rests, and
+	// dumps, commits and collections run beside it.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4))
 	limitGarbage()
 	d := &Daemon{cfg: cfg, log: log, started: time.Now(), stop: stop}
 	defer d.close()

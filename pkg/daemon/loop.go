@@ -122,6 +122,7 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 	}
 	l.d.drain(now)
 	s.turns.Add(1)
+	l.tidy(now)
 	return t, nil
 }
 

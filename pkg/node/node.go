@@ -55,7 +55,7 @@ type Node struct {
 func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	n := &Node{
 		cfg:    cfg,
-		window: newWindow(cfg.BulkWindow),
+		window: newWindow(cfg.BulkWindow, cfg.ACKWindowSize),
 		wire: wire.Options{
 			OmitTimeout: cfg.CommitTimeout != 0,
 			WindowScale: cfg.TCPWindowTracking,

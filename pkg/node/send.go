@@ -109,6 +109,7 @@ const (
 // until the peer starts anew: the repetition must not lose again.
 type window struct {
 	size, most int
+	least      int    // fewer, and the peer waits for more before it acknowledges
 	limit      int    // Config.BulkWindow
 	fed        int    // messages since it grew
 	nacks      uint64 // of the peer, seen so far
@@ -116,14 +117,16 @@ type window struct {
 
 const (
 	windowFirst = 512
-	windowLeast = 128
 	windowMost  = 4096
 	windowStep  = 2 * bulkChunk
 )
 
-func newWindow(limit int) window {
-	limit = min(max(limit, windowFirst), windowMost)
-	return window{size: windowFirst, most: limit, limit: limit}
+// newWindow takes how many messages the peer's receive buffer holds, and how
+// many it lets come before it acknowledges.
+func newWindow(limit, acked int) window {
+	least := max(windowFirst, acked+2*bulkChunk)
+	limit = max(min(limit, windowMost), least)
+	return window{size: least, least: least, most: limit, limit: limit}
 }
 
 // feed takes that a chunk goes out. When two windows have gone out since it
@@ -143,8 +146,8 @@ func (w *window) feed() {
 func (w *window) heed(nacks uint64) {
 	if nacks != w.nacks {
 		w.nacks, w.fed = nacks, 0
-		w.most = max(w.size*3/4, windowLeast)
-		w.size = max(w.size/2, windowLeast)
+		w.most = max(w.size*3/4, w.least)
+		w.size = max(w.size/2, w.least)
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 func TestWindow(t *testing.T) {
-	w := newWindow(1 << 20)
+	w := newWindow(1<<20, 300)
 	grow := func(messages int) {
 		for ; messages > 0; messages -= bulkChunk {
 			w.feed()
@@ -39,11 +39,14 @@ func TestWindow(t *testing.T) {
 	for i := range uint64(20) {
 		w.heed(4 + i)
 	}
-	if w.size != windowLeast {
-		t.Errorf("%d after many NACKs, want %d", w.size, windowLeast)
+	if w.size != windowFirst {
+		t.Errorf("%d after many NACKs, want %d", w.size, windowFirst)
 	}
-	if w = newWindow(0); w.most != windowFirst {
+	if w = newWindow(0, 300); w.most != windowFirst {
 		t.Errorf("it grows to %d for a default buffer", w.most)
+	}
+	if w = newWindow(0, 1000); w.size <= 1000 {
+		t.Errorf("%d, and the peer acknowledges after 1000", w.size)
 	}
 }
 
@@ -51,7 +54,7 @@ func TestWindow(t *testing.T) {
 // then: never is more under way than the window, and everything arrives.
 func TestBulkKeepsItsWindow(t *testing.T) {
 	p := newPair(t)
-	p.a.window = newWindow(windowMost)
+	p.a.window = newWindow(windowMost, 300)
 	const many = 20000
 	for i := range many {
 		f := tcp(uint16(i), 3)
