@@ -31,7 +31,7 @@ var ourRows = []row{
 			return nil
 		},
 		absent: "1000",
-		help:   "How long, in microseconds, events may wait to be sent together when there are many, at most 100000. It saves most of the CPU time and fills datagrams. A receiver of many messages may take twice as long. With fewer than some 2,000 events a second each is sent at once whatever is set. `0`: always send at once.",
+		help:   "How long, in microseconds, events may wait to be sent together when there are many, at most 100000. It saves most of the CPU time and fills datagrams. One who only receives may take four times as long. With fewer than some 2,000 events a second each is sent at once whatever is set. `0`: always send at once.",
 	},
 	{
 		in: "Conntrackgo", words: "ReturnToDefault", arg: boolean,

@@ -10,9 +10,9 @@ import (
 )
 
 // injector writes what the peer says to the kernel at once, for a node without
-// an external cache. Whoever reads the link hands over what a read brought and
-// goes on; a goroutine writes all that has come since it last looked with a
-// few system calls. If the kernel is slower than the peer, changes of one flow
+// an external cache. Whoever reads the link hands over what a read brought; if
+// it is much a goroutine writes it, all that has come since it last looked, with
+// a few system calls. If the kernel is slower than the peer, changes of one flow
 // fold into one: the backlog has a flow once, whatever happens to it.
 type injector struct {
 	writer flowWriter
@@ -21,10 +21,12 @@ type injector struct {
 
 	spare []flow.Event // belongs to whoever is inside the node
 
-	wake  chan struct{}
-	mu    sync.Mutex // guards what follows
-	next  *backlog
-	stats InjectStats
+	wake    chan struct{}
+	writing sync.Mutex // guards writer and idle; taken before mu
+	idle    *backlog   // empty
+	mu      sync.Mutex // guards what follows
+	next    *backlog
+	stats   InjectStats
 	// expectStats are those of expectations.
 	expectStats InjectStats
 }
@@ -39,7 +41,7 @@ type flowWriter interface {
 }
 
 func newInjector(w flowWriter, limit int, refuse func(string, *flow.Flow, error)) *injector {
-	return &injector{writer: w, limit: limit, refuse: refuse, wake: make(chan struct{}, 1), next: newBacklog()}
+	return &injector{writer: w, limit: limit, refuse: refuse, wake: make(chan struct{}, 1), next: newBacklog(), idle: newBacklog()}
 }
 
 // take hands over what the node has collected. The caller is inside the node.
@@ -62,27 +64,54 @@ func (j *injector) put(events []flow.Event, expects []flow.ExpectEvent) {
 		j.next.expects = append(j.next.expects, expects...)
 	}
 	j.mu.Unlock()
-	notice(j.wake)
 }
+
+// flush sees to it that what was taken is written: little at once by the
+// caller, which is not inside the node, for to wake somebody else takes longer;
+// much by the goroutine.
+func (j *injector) flush() {
+	j.mu.Lock()
+	waiting := len(j.next.flows) + len(j.next.expects)
+	j.mu.Unlock()
+	switch {
+	case waiting == 0:
+	case waiting <= injectAtOnce && j.writing.TryLock():
+		j.work()
+		j.writing.Unlock()
+	default:
+		notice(j.wake)
+	}
+}
+
+// injectAtOnce is how much holds up the reader for less than a millisecond.
+const injectAtOnce = 64
 
 // run writes until ctx ends.
 func (j *injector) run(ctx context.Context) {
-	work := newBacklog()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-j.wake:
 		}
-		j.mu.Lock()
-		work, j.next = j.next, work
-		j.mu.Unlock()
-		done := j.write(work)
-		work.reset()
-		j.mu.Lock()
-		j.stats.add(&done)
-		j.mu.Unlock()
+		j.writing.Lock()
+		j.work()
+		j.writing.Unlock()
 	}
+}
+
+// work writes what has come. The caller holds writing.
+func (j *injector) work() {
+	j.mu.Lock()
+	work := j.next
+	j.next = j.idle
+	j.mu.Unlock()
+	done := j.write(work)
+	work.reset()
+	j.idle = work
+	j.mu.Lock()
+	j.stats.add(&done)
+	j.mu.Unlock()
 }
 
 // Stats returns a copy of the counters.

@@ -171,6 +171,7 @@ func TestInjectorBacklogIsBounded(t *testing.T) {
 		for sport := range uint16(12) {
 			j.put([]flow.Event{message(mUpd, sport, uint32(sport))}, nil)
 		}
+		notice(j.wake)
 	}
 	j.mu.Lock()
 	waiting := len(j.next.flows)
@@ -195,6 +196,30 @@ func TestInjectorBacklogIsBounded(t *testing.T) {
 	stop()
 	<-done
 	close(w.calls)
+}
+
+// Little is written by whoever brings it, unless somebody is writing: then it
+// would overtake what came before.
+func TestInjectorFlush(t *testing.T) {
+	w := &fakeWriter{}
+	j := newInjector(w, 1000, nil)
+	j.flush()
+	j.put([]flow.Event{message(mNew, 1, 1)}, nil)
+	j.flush()
+	if want := []string{"create 1 mark 1"}; !slices.Equal(w.wrote, want) || j.Stats().Created != 1 {
+		t.Errorf("wrote %q, counted %+v", w.wrote, j.Stats())
+	}
+	j.writing.Lock()
+	j.put([]flow.Event{message(mNew, 2, 1)}, nil)
+	j.flush()
+	j.writing.Unlock()
+	for sport := range uint16(injectAtOnce) {
+		j.put([]flow.Event{message(mNew, 100+sport, 1)}, nil)
+	}
+	j.flush()
+	if len(w.wrote) != 1 || len(j.wake) != 1 {
+		t.Errorf("wrote %q, woken %d", w.wrote, len(j.wake))
+	}
 }
 
 func TestBacklogGivesMemoryBack(t *testing.T) {

@@ -67,6 +67,9 @@ func (d *Daemon) run() error {
 		if t, err = l.turn(&ready); err != nil || t == nil {
 			return err
 		}
+		if inject := d.sync.inject; inject != nil {
+			inject.flush()
+		}
 		l.speak(t)
 	}
 }

@@ -17,10 +17,11 @@ type pacer struct {
 }
 
 const (
-	paceWindow = 4 * time.Millisecond
-	paceBusy   = 2000                   // events and datagrams a second from which it is busy
-	paceCalm   = 1000                   // and below which it no longer is
-	paceLeast  = 200 * time.Microsecond // a shorter rest is not worth its wake-up
+	paceWindow   = 4 * time.Millisecond
+	paceBusy     = 2000                   // events and datagrams a second from which it is busy
+	paceCalm     = 1000                   // and below which it no longer is
+	paceReceiver = 4                      // a rest of one who only receives, in rests of a sender
+	paceLeast    = 200 * time.Microsecond // a shorter rest is not worth its wake-up
 
 	// What an item takes of a receive buffer, in bytes, and the part of the
 	// buffer that a rest may fill: one in so many.
@@ -62,7 +63,7 @@ func (p *pacer) judge(elapsed time.Duration) time.Duration {
 	}
 	pause := p.bound
 	if p.events == 0 {
-		pause *= 2
+		pause *= paceReceiver
 	}
 	for _, x := range [2]struct{ n, room int }{{p.events, p.eventRoom}, {p.datagrams, p.datagramRoom}} {
 		if x.n > 0 {
