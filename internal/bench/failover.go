@@ -21,7 +21,7 @@ const (
 // so the stall is the script's: mostly the commit.
 func failoverScenario(n int) scenario {
 	stall, script := "stall-"+short(n), "script-"+short(n)
-	return scenario{name: "failover, " + short(n), rows: []string{stall, script}, run: func(ctx context.Context, t *trial) error {
+	return scenario{name: "failover, " + short(n), once: n > 100_000, rows: []string{stall, script}, run: func(ctx context.Context, t *trial) error {
 		if err := pinBench(nobody); err != nil {
 			return err
 		}

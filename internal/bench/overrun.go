@@ -23,7 +23,7 @@ const (
 // begins when the storm is over.
 func overrunScenario() scenario {
 	ids := []string{"overrun-wall", "overrun-cpu"}
-	return scenario{name: "overrun", rows: ids, run: func(ctx context.Context, t *trial) error {
+	return scenario{name: "overrun", once: true, rows: ids, run: func(ctx context.Context, t *trial) error {
 		p, err := newPair(t.kind, setup{lines: []string{overrunDelay}})
 		if err != nil {
 			return err
