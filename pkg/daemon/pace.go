@@ -20,6 +20,7 @@ const (
 	paceWindow   = 4 * time.Millisecond
 	paceBusy     = 2000                   // events and datagrams a second from which it is busy
 	paceCalm     = 1000                   // and below which it no longer is
+	paceBulk     = 25_000                 // datagrams a second; no kernel makes so many events
 	paceReceiver = 4                      // a rest of one who only receives, in rests of a sender
 	paceLeast    = 200 * time.Microsecond // a shorter rest is not worth its wake-up
 
@@ -62,7 +63,10 @@ func (p *pacer) judge(elapsed time.Duration) time.Duration {
 		return 0
 	}
 	pause := p.bound
-	if p.events == 0 {
+	switch {
+	case int64(p.datagrams)*int64(time.Second) > paceBulk*int64(elapsed):
+		return 0 // the sender of a bulk waits for our acknowledgements
+	case p.events == 0:
 		pause *= paceReceiver
 	}
 	for _, x := range [2]struct{ n, room int }{{p.events, p.eventRoom}, {p.datagrams, p.datagramRoom}} {

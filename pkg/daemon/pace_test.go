@@ -44,6 +44,7 @@ func TestPacer(t *testing.T) {
 		{"datagrams", ms, 0, 1, 250 * us, large, 4 * ms, 4 * ms},
 		{"datagrams, a default buffer", ms, 0, 1, 250 * us, 212992, 2 * ms, 3 * ms},
 		{"datagrams and events", ms, 1, 1, 250 * us, 212992, ms, ms},
+		{"a bulk", ms, 0, 40, ms, 8 * large, 0, 0},
 		{"a bulk into a small buffer", ms, 0, 10, 100 * us, 212992, 0, 0},
 		{"events leave room, datagrams do not", ms, 50, 10, 100 * us, large / 32, 0, 0},
 	} {
