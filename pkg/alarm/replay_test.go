@@ -1,56 +1,20 @@
 package alarm
 
 import (
-	"bytes"
-	"encoding/json"
-	"os"
 	"testing"
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/internal/capture"
 	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
-
-// captured is one message of a capture of C daemons.
-type captured struct {
-	TS    float64
-	Src   string
-	Type  uint8
-	Flags uint8
-	Seq   uint32
-	Attrs []struct{ Name, Hex string }
-}
-
-func (c *captured) flow() (name string) {
-	for _, a := range c.Attrs {
-		if a.Name == "IPV4" || a.Name == "PORT" {
-			name += a.Hex
-		}
-	}
-	return name
-}
-
-func readCapture(t *testing.T, name string) (ms []captured) {
-	b, err := os.ReadFile("../wire/testdata/captures/" + name + ".json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(b) {
-		var m captured
-		if err := json.Unmarshal(line, &m); err != nil {
-			t.Fatal(err)
-		}
-		ms = append(ms, m)
-	}
-	return ms
-}
 
 // TestReplayCapture puts the engine in the place of a C daemon with RefreshTime
 // 3: it is given the daemon's changes and must send the same numbers and
 // flags. What C refreshed must lie where the engine's dice can fall: the
 // dice themselves are its own.
 func TestReplayCapture(t *testing.T) {
-	ms := readCapture(t, "alarm-udp")
+	ms := capture.Read(t, "alarm-udp")
 	const refresh = 3 * time.Second
 	e := New(Config{FirstSeq: ms[0].Seq, Refresh: refresh, Expire: 8 * time.Second})
 	peer := New(Config{Expire: 8 * time.Second})
@@ -58,10 +22,10 @@ func TestReplayCapture(t *testing.T) {
 	refreshed := 0
 	for _, m := range ms {
 		now := time.Duration((m.TS - ms[0].TS) * 1e9)
-		r, known := refs[m.flow()]
+		r, known := refs[m.Object()]
 		if !known {
 			r = engine.Ref(len(refs) + 1)
-			refs[m.flow()] = r
+			refs[m.Object()] = r
 		}
 		if since := now - last[r]; known && m.Type != wire.CTDel && since > time.Second {
 			refreshed++

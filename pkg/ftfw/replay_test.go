@@ -1,69 +1,17 @@
 package ftfw
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/internal/capture"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
-
-const wireTestdata = "../wire/testdata"
-
-// captured is one message of a capture of two C daemons.
-type captured struct {
-	TS       float64
-	Src      string
-	Type     uint8
-	Flags    uint8
-	Seq      uint32
-	From, To uint32
-	Attrs    []struct {
-		Name string
-		Hex  string
-	}
-}
-
-func (c *captured) header() wire.Header {
-	return wire.Header{Type: c.Type, Flags: c.Flags, Seq: c.Seq, From: c.From, To: c.To}
-}
-
-// flow names the flow of a data message.
-func (c *captured) flow() string {
-	var b strings.Builder
-	fmt.Fprint(&b, c.Type >= wire.ExpNew)
-	for _, a := range c.Attrs {
-		switch a.Name {
-		case "IPV4", "IPV6", "L4PROTO", "PORT", "ICMP_TYPE", "ICMP_CODE", "ICMP_ID":
-			b.WriteString(" " + a.Name + a.Hex)
-		}
-		if strings.HasPrefix(a.Name, "EXP_") && strings.Contains(a.Name, "PORT") {
-			b.WriteString(" " + a.Name + a.Hex)
-		}
-	}
-	return b.String()
-}
-
-func readCapture(t *testing.T, name string) (ms []captured) {
-	b, err := os.ReadFile(filepath.Join(wireTestdata, "captures", name+".json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(b) {
-		var m captured
-		if err := json.Unmarshal(line, &m); err != nil {
-			t.Fatal(err)
-		}
-		ms = append(ms, m)
-	}
-	return ms
-}
 
 // TestReplayCaptures puts the engine in the place of one C daemon: it hears
 // what that one heard, is given its events, and its timer fires when C's
@@ -94,15 +42,15 @@ func TestReplayCaptures(t *testing.T) {
 	} {
 		for _, side := range c.sides {
 			t.Run(c.name+"/"+side, func(t *testing.T) {
-				replay(t, readCapture(t, c.name), side, c.window)
+				replay(t, capture.Read(t, c.name), side, c.window)
 			})
 		}
 	}
 }
 
-func replay(t *testing.T, ms []captured, side string, window int) {
+func replay(t *testing.T, ms []capture.Message, side string, window int) {
 	lost := map[uint32]bool{} // what the capture has and the daemon did not hear
-	var first *captured
+	var first *capture.Message
 	for i, m := range ms {
 		if !strings.HasPrefix(m.Src, side+":") {
 			continue
@@ -110,12 +58,12 @@ func replay(t *testing.T, ms []captured, side string, window int) {
 		if first == nil {
 			first = &ms[i]
 		}
-		for n := m.From; m.header().Class() == wire.NACK && n <= m.To; n++ {
+		for n := m.From; m.Header().Class() == wire.NACK && n <= m.To; n++ {
 			lost[n] = true
 		}
 	}
 	start := ms[0].TS - 10
-	clock := func(m captured) time.Duration { return time.Duration((m.TS - start) * 1e9) }
+	clock := func(m capture.Message) time.Duration { return time.Duration((m.TS - start) * 1e9) }
 	e := New(Config{FirstSeq: first.Seq, ACKWindow: window, ResendQueue: 131072}, 0)
 	e.ForgetAll()
 	e.q.move(freeList, e.q.lists[txList].head) // differs: no ALIVE at the start,
@@ -130,16 +78,16 @@ func replay(t *testing.T, ms []captured, side string, window int) {
 				continue
 			}
 			requeued := e.Stats().Requeued
-			e.Receive(now, m.header())
+			e.Receive(now, m.Header())
 			if e.Stats().Requeued != requeued {
 				e.ForgetAll() // differs: C forgets what a new life of the peer misses
 			}
 			e.resync.heldCount = 0 // differs: C acknowledges a RESYNC at once
 			continue
 		}
-		h := m.header()
+		h := m.Header()
 		if h.Type != wire.Control {
-			name := m.flow()
+			name := m.Object()
 			if _, ok := refs[name]; !ok {
 				refs[name] = Ref(len(refs))
 			}
@@ -159,7 +107,7 @@ func replay(t *testing.T, ms []captured, side string, window int) {
 			t.Fatalf("C sent %v, the engine nothing", message{Header: h})
 		}
 		if f.Object {
-			if want := refs[m.flow()]; h.Type == wire.Control || f.Ref != want {
+			if want := refs[m.Object()]; h.Type == wire.Control || f.Ref != want {
 				t.Fatalf("C sent %v, the engine object %d, want %d", message{Header: h}, f.Ref, want)
 			}
 			f.Header.Type = h.Type
@@ -176,11 +124,11 @@ func replay(t *testing.T, ms []captured, side string, window int) {
 
 // uncross puts messages that crossed on the way in the order side saw them: an
 // ACK that ends before the message captured just before it.
-func uncross(ms []captured, side string) {
+func uncross(ms []capture.Message, side string) {
 	for i := 1; i < len(ms); i++ {
 		a, b := &ms[i-1], &ms[i]
 		if strings.HasPrefix(b.Src, side+":") && !strings.HasPrefix(a.Src, side+":") &&
-			b.header().Class() == wire.ACK && b.To == a.Seq-1 && b.TS-a.TS < 0.001 {
+			b.Header().Class() == wire.ACK && b.To == a.Seq-1 && b.TS-a.TS < 0.001 {
 			*a, *b = *b, *a
 		}
 	}
@@ -190,7 +138,7 @@ func uncross(ms []captured, side string) {
 // expects its verdicts, positions and counters, but for the two that C counts
 // too many for each gap.
 func TestMalformedVectors(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join(wireTestdata, "malformed-vectors.json"))
+	b, err := os.ReadFile(filepath.Join(capture.Testdata, "malformed-vectors.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

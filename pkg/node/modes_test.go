@@ -1,15 +1,13 @@
 package node
 
 import (
-	"bytes"
 	"encoding/hex"
-	"encoding/json"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/internal/capture"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
@@ -240,27 +238,6 @@ func TestModesAllocateNothing(t *testing.T) {
 	}
 }
 
-// captured is one message of a capture of two C daemons.
-type captured struct {
-	Src string
-	Raw string
-}
-
-func readCapture(t *testing.T, name string) (ms []captured) {
-	b, err := os.ReadFile("../wire/testdata/captures/" + name + ".json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(b) {
-		var m captured
-		if err := json.Unmarshal(line, &m); err != nil {
-			t.Fatal(err)
-		}
-		ms = append(ms, m)
-	}
-	return ms
-}
-
 // parsed is a message without what we leave out on purpose.
 func parsed(t *testing.T, m *wire.Message) (wire.Header, flow.Flow) {
 	t.Helper()
@@ -283,7 +260,7 @@ func TestReplayWithoutCaches(t *testing.T) {
 		var n *Node
 		sent, heard, tables, resyncs := 0, 0, 0, 0
 		dumping := false
-		for i, c := range readCapture(t, "notrack-nocache-udp") {
+		for i, c := range capture.Read(t, "notrack-nocache-udp") {
 			raw, err := hex.DecodeString(c.Raw)
 			if err != nil {
 				t.Fatal(err)

@@ -1,56 +1,14 @@
 package notrack
 
 import (
-	"bytes"
-	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/internal/capture"
 	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
-
-// captured is one message of a capture of two C daemons.
-type captured struct {
-	TS       float64
-	Src      string
-	Frame    int
-	Type     uint8
-	Flags    uint8
-	Seq      uint32
-	From, To uint32
-	Attrs    []struct{ Name, Hex string }
-}
-
-func (c *captured) header() wire.Header {
-	return wire.Header{Type: c.Type, Flags: c.Flags, Seq: c.Seq, From: c.From, To: c.To}
-}
-
-func (c *captured) flow() (name string) {
-	for _, a := range c.Attrs {
-		if a.Name == "IPV4" || a.Name == "PORT" {
-			name += a.Hex
-		}
-	}
-	return name
-}
-
-func readCapture(t *testing.T, name string) (ms []captured) {
-	b, err := os.ReadFile("../wire/testdata/captures/" + name + ".json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(b) {
-		var m captured
-		if err := json.Unmarshal(line, &m); err != nil {
-			t.Fatal(err)
-		}
-		ms = append(ms, m)
-	}
-	return ms
-}
 
 // TestReplayCaptures puts the engine in the place of one C daemon: it hears
 // what that one heard and is given its changes. It must send the same messages,
@@ -61,14 +19,14 @@ func TestReplayCaptures(t *testing.T) {
 		objects bool // the daemons have an internal cache
 	}{{"notrack-udp", true}, {"notrack-nocache-udp", false}, {"notrack-tcp", true}} {
 		for _, side := range []string{"192.168.100.1", "192.168.100.2"} {
-			t.Run(c.name+"/"+side, func(t *testing.T) { replay(t, readCapture(t, c.name), side, c.objects) })
+			t.Run(c.name+"/"+side, func(t *testing.T) { replay(t, capture.Read(t, c.name), side, c.objects) })
 		}
 	}
 }
 
-func replay(t *testing.T, ms []captured, side string, objects bool) {
+func replay(t *testing.T, ms []capture.Message, side string, objects bool) {
 	start := ms[0].TS
-	clock := func(m *captured) time.Duration { return time.Duration((m.TS - start) * 1e9) }
+	clock := func(m *capture.Message) time.Duration { return time.Duration((m.TS - start) * 1e9) }
 	var e *Engine
 	refs := map[string]engine.Ref{}
 	compared, alives, heard := 0, 0, 0
@@ -81,13 +39,13 @@ func replay(t *testing.T, ms []captured, side string, objects bool) {
 				continue
 			}
 			heard++
-			v := e.Receive(now, m.header())
+			v := e.Receive(now, m.Header())
 			if want := e.want(m); v != want {
-				t.Errorf("C heard %+v, verdict %d, want %d", m.header(), v, want)
+				t.Errorf("C heard %+v, verdict %d, want %d", m.Header(), v, want)
 			}
 			continue
 		}
-		h := m.header()
+		h := m.Header()
 		if e == nil {
 			e = New(Config{FirstSeq: h.Seq}, now)
 			flushed = now - time.Second
@@ -111,7 +69,7 @@ func replay(t *testing.T, ms []captured, side string, objects bool) {
 			compared++
 			continue
 		default:
-			name := m.flow()
+			name := m.Object()
 			if refs[name] == 0 {
 				refs[name] = engine.Ref(len(refs) + 1)
 			}
@@ -119,8 +77,8 @@ func replay(t *testing.T, ms []captured, side string, objects bool) {
 		}
 		f, ok := e.Pop(now)
 		if f.Object {
-			if f.Ref != refs[m.flow()] {
-				t.Fatalf("C sent %s, the engine object %d", m.flow(), f.Ref)
+			if f.Ref != refs[m.Object()] {
+				t.Fatalf("C sent %s, the engine object %d", m.Object(), f.Ref)
 			}
 			f.Header.Type = h.Type
 		}
@@ -141,7 +99,7 @@ func replay(t *testing.T, ms []captured, side string, objects bool) {
 }
 
 // want is the verdict C's capture shows: all it sends is good.
-func (e *Engine) want(m *captured) engine.Verdict {
+func (e *Engine) want(m *capture.Message) engine.Verdict {
 	if m.Type == wire.Control {
 		return engine.Control
 	}
