@@ -28,6 +28,7 @@ type loop struct {
 	d         *Daemon
 	events    []flow.Event
 	datagrams *link.Batch
+	last      turn // reused: a turn allocates nothing
 	pace      pacer
 	breath    breather
 	memory    tidier
@@ -58,7 +59,7 @@ func (d *Daemon) run() error {
 	l.pace.eventRoom = room(d.sync.events.Stats().Buffer, eventSize)
 	_, buffer := d.sync.link.Buffers()
 	l.pace.datagramRoom = room(buffer, datagramSize)
-	t := &turn{}
+	t := &l.last
 	for pause := time.Duration(0); ; pause = l.pace.rest(d.now(), t) {
 		ready, err := l.next(t, pause)
 		if err != nil {
@@ -102,7 +103,7 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 	if s.closed {
 		return nil, nil
 	}
-	t = &l.pace.last
+	t = &l.last
 	*t = turn{}
 	now := l.d.now()
 	if ready[sourceTimer] && s.armed <= now {

@@ -13,7 +13,6 @@ type pacer struct {
 	since             time.Duration // begin of the window
 	events, datagrams int           // in the window
 	pause             time.Duration // what the last window calls for
-	last              turn
 }
 
 const (
