@@ -130,21 +130,7 @@ func TestMulticastInterfaceComesBack(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			nsA, nsB := pair(t)
 			a, b := nsA.open(t, group(c.group, c.ifaceA)), nsB.open(t, group(c.group, c.ifaceB))
-			send(t, a, "before")
-			nsB.receive(t, b, 1)
-			nsA.ip(t, "link del sync0", "link add filler0 type veth peer name filler1")
-			nsB.ip(t, "link add filler2 type veth peer name filler3")
-			send(t, a, "lost")
-			send(t, b, "lost too")
-			plug(t, nsA, nsB)
-			nsA.awaitLocal(t, "fd09::1")
-			nsB.awaitLocal(t, "fd09::2")
-			send(t, a, "awake") // who was deaf so far hears from here on
-			send(t, b, "awake")
-			send(t, a, "there")
-			send(t, b, "back")
-			nsB.receiveUntil(t, b, "there")
-			nsA.receiveUntil(t, a, "back")
+			comeBack(t, nsA, nsB, a, b, "fd09::1", "fd09::2")
 		})
 	}
 }

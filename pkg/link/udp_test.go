@@ -230,23 +230,30 @@ func TestInterfaceComesBack(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			nsA, nsB := pair(t)
 			a, b := nsA.open(t, ends(c.a, c.b)), nsB.open(t, ends(c.b, c.a))
-			send(t, a, "before")
-			nsB.receive(t, b, 1)
-			nsA.ip(t, "link del sync0", "link add filler0 type veth peer name filler1")
-			nsB.ip(t, "link add filler2 type veth peer name filler3")
-			send(t, a, "lost")
-			send(t, b, "lost too")
-			plug(t, nsA, nsB)
-			nsA.awaitLocal(t, c.a)
-			nsB.awaitLocal(t, c.b)
-			send(t, a, "awake") // who was deaf so far hears from here on
-			send(t, b, "awake")
-			send(t, a, "there")
-			send(t, b, "back")
-			nsB.receiveUntil(t, b, "there")
-			nsA.receiveUntil(t, a, "back")
+			comeBack(t, nsA, nsB, a, b, c.a, c.b)
 		})
 	}
+}
+
+// comeBack makes the interfaces of two ends anew. What is sent meanwhile is lost,
+// no more.
+func comeBack(t *testing.T, nsA, nsB *namespace, a, b Link, localA, localB string) {
+	t.Helper()
+	send(t, a, "before")
+	nsB.receive(t, b, 1)
+	nsA.ip(t, "link del sync0", "link add filler0 type veth peer name filler1")
+	nsB.ip(t, "link add filler2 type veth peer name filler3")
+	send(t, a, "lost")
+	send(t, b, "lost too")
+	plug(t, nsA, nsB)
+	nsA.awaitLocal(t, localA)
+	nsB.awaitLocal(t, localB)
+	send(t, a, "awake") // who was deaf so far hears from here on
+	send(t, b, "awake")
+	send(t, a, "there")
+	send(t, b, "back")
+	nsB.receiveUntil(t, b, "there")
+	nsA.receiveUntil(t, a, "back")
 }
 
 // A link can be opened before there is a way to the peer.
