@@ -325,57 +325,50 @@ func (p *pair) commit(ctx context.Context, n int) (time.Duration, error) {
 
 // sweep compares the internal cache with the kernel.
 func (p *pair) sweep(ctx context.Context, t *trial, n int) error {
-	if n != holdSize || !t.wants("sweep", "sweep-wait") {
-		return nil
-	}
-	if err := p.settle(ctx); err != nil {
-		return err
-	}
-	var took time.Duration
-	wait, err := longestWait(ctx, p.a, func() error {
-		begin := time.Now()
+	return p.beside(ctx, t, n, "sweep", func() error {
 		_, err := ask(ctx, p.a, askSweep)
-		took = time.Since(begin)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	t.add("sweep", took.Seconds())
-	t.add("sweep-wait", wait)
-	return nil
 }
 
 // flush empties the first kernel's table through its daemon.
 func (p *pair) flush(ctx context.Context, t *trial, n int) error {
-	if n != holdSize || !t.wants("flush", "flush-wait") {
-		return nil
-	}
-	if err := p.settle(ctx); err != nil {
-		return err
-	}
-	var took time.Duration
-	wait, err := longestWait(ctx, p.a, func() error {
-		begin := time.Now()
+	return p.beside(ctx, t, n, "flush", func() error {
 		if _, err := ask(ctx, p.a, askFlushCt); err != nil {
 			return err
 		}
 		// C answers before it has done it.
-		err := poll(ctx, patience, "the kernel's table to be empty", func() error {
+		return poll(ctx, patience, "the kernel's table to be empty", func() error {
 			left, err := kernelEntries(p.nodes.A)
 			if err == nil && left > 0 {
 				err = fmt.Errorf("%d left", left)
 			}
 			return err
 		})
+	})
+}
+
+// beside measures how long f takes of the first daemon, and how long another
+// client of it waits meanwhile.
+func (p *pair) beside(ctx context.Context, t *trial, n int, id string, f func() error) error {
+	if n != holdSize || !t.wants(id, id+"-wait") {
+		return nil
+	}
+	if err := p.settle(ctx); err != nil {
+		return err
+	}
+	var took time.Duration
+	wait, err := longestWait(ctx, p.a, func() error {
+		begin := time.Now()
+		err := f()
 		took = time.Since(begin)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	t.add("flush", took.Seconds())
-	t.add("flush-wait", wait)
+	t.add(id, took.Seconds())
+	t.add(id+"-wait", wait)
 	return nil
 }
 
