@@ -40,7 +40,7 @@ func (d *Daemon) sendTable(ctx context.Context) error {
 	batch := make([]flow.Event, 0, eventBatch)
 	sent := 0
 	feed := func() error {
-		d.enter(func(n *node.Node, now time.Duration) { n.Kernel(now, batch) })
+		d.beside(func(n *node.Node, now time.Duration) { n.Kernel(now, batch) })
 		sent += len(batch)
 		batch = batch[:0]
 		if sent < tablePortion {

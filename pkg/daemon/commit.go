@@ -75,7 +75,7 @@ func (c *commit) next() (more bool) {
 	s := c.d.sync
 	var n int
 	var done bool
-	c.d.enter(func(nd *node.Node, now time.Duration) {
+	c.d.beside(func(nd *node.Node, now time.Duration) {
 		n, done = nd.NextCommit(now, c.flows)
 		for i := range n {
 			c.known[i] = knownAs[nd.Held(&c.flows[i])]

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/node"
@@ -25,6 +26,15 @@ func (d *Daemon) enter(fn func(n *node.Node, now time.Duration)) {
 	if !s.closed {
 		d.drain(now)
 	}
+}
+
+// beside is enter for one piece of a long work. Between two pieces the scheduler
+// gets to see that the loop is wanted: a thread at work does not look, the one
+// that waited for the network may have taken up this very goroutine, and its
+// monitor looks every 10 ms.
+func (d *Daemon) beside(fn func(n *node.Node, now time.Duration)) {
+	d.enter(fn)
+	runtime.Gosched()
 }
 
 // drain sends what the node has and arms the timer. Where a socket stays full

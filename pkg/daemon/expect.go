@@ -62,7 +62,7 @@ func (d *Daemon) readExpects(ctx context.Context, why node.Purpose) error {
 		all = append(all, flow.ExpectEvent{Op: flow.Dumped, Expect: *x})
 		return nil
 	}, func() { all = all[:0] })
-	d.enter(func(n *node.Node, now time.Duration) {
+	d.beside(func(n *node.Node, now time.Duration) {
 		if err != nil {
 			n.AbortExpectSweep()
 			return
@@ -208,7 +208,7 @@ func (d *Daemon) onDumpExpects(which node.Which, xml bool) handler {
 		cursor := node.ExpectCursor{}
 		var text []byte
 		for !cursor.Done() && ctx.Err() == nil {
-			d.enter(func(n *node.Node, now time.Duration) {
+			d.beside(func(n *node.Node, now time.Duration) {
 				text = n.DumpExpects(text[:0], now, which, xml, &cursor, dumpChunk)
 			})
 			if _, err := w.Write(text); err != nil {

@@ -220,7 +220,7 @@ func (d *Daemon) onDump(which node.Which, xml bool) handler {
 		var text []byte
 		for !cursor.Done() && ctx.Err() == nil {
 			wall := time.Now()
-			d.enter(func(n *node.Node, now time.Duration) {
+			d.beside(func(n *node.Node, now time.Duration) {
 				text = n.Dump(text[:0], now, wall, which, xml, &cursor, dumpChunk)
 			})
 			if _, err := w.Write(text); err != nil {

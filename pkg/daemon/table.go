@@ -28,7 +28,7 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 	event := []flow.Event{{Op: flow.Dumped}}
 	var dumper kernel.Dumper
 	err := dumper.Pages(ctx, func(p *kernel.Page) error {
-		d.enter(func(n *node.Node, now time.Duration) {
+		d.beside(func(n *node.Node, now time.Duration) {
 			for p.Next(&event[0].Flow) {
 				n.Kernel(now, event)
 			}
@@ -40,7 +40,7 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 		return fmt.Errorf("read conntrack table: %w", err)
 	}
 	for done := false; !done; {
-		d.enter(func(n *node.Node, _ time.Duration) { done = n.EndSweep(sweepChunk) })
+		d.beside(func(n *node.Node, _ time.Duration) { done = n.EndSweep(sweepChunk) })
 	}
 	return nil
 }
