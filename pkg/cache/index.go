@@ -35,16 +35,16 @@ func newIndex(n uint32) index {
 }
 
 // resized returns the number of buckets for so many entries: half as much
-// again above ten entries per bucket, a good fit below one and a half, else n
-// as it is.
-func resized(n uint32, entries int) uint32 {
+// again above ten entries per bucket, a good fit below one and a half but not
+// less than least, else n as it is.
+func resized(n, least uint32, entries int) uint32 {
 	switch {
 	case n == 0:
-		return minBuckets
+		return least
 	case entries > int(n)*fullBucket:
 		return n + n/2
-	case n > 2*minBuckets && entries < int(n)*3/2:
-		return max(minBuckets, uint32(entries/(fullBucket/2)))
+	case n > 2*least && entries < int(n)*3/2:
+		return max(least, uint32(entries/(fullBucket/2)))
 	}
 	return n
 }

@@ -15,7 +15,10 @@
 // A Table is for one goroutine at a time; it has no locks.
 package cache
 
-import "unsafe"
+import (
+	"math"
+	"unsafe"
+)
 
 // ID names an entry while it exists. IDs start at 1 and are dense: the lowest
 // page with a free slot is used first.
@@ -33,8 +36,9 @@ type Table[K comparable, V any] struct {
 	hash  func(*K) uint64
 	key   K // copy that hash sees, so that callers' keys need not escape
 	slab  slab[K, V]
-	index index // where new entries go
-	old   index // being emptied into index; old.n == 0: no migration
+	index index  // where new entries go
+	old   index  // being emptied into index; old.n == 0: no migration
+	least uint32 // buckets that the index always has
 	next  uint32
 	dead  int
 	moved uint64
@@ -44,7 +48,14 @@ type Table[K comparable, V any] struct {
 // good quality in all 64 bits, and be keyed with a secret if keys come from
 // strangers; see Seed.
 func New[K comparable, V any](hash func(*K) uint64) *Table[K, V] {
-	return &Table[K, V]{hash: hash}
+	return &Table[K, V]{hash: hash, least: minBuckets}
+}
+
+// Expect makes the index large enough for n entries from the beginning, so that
+// up to then none is moved. It takes effect at the next Put of an empty table; memory
+// is taken for parts of the index that are used.
+func (t *Table[K, V]) Expect(n int) {
+	t.least = max(minBuckets, uint32(min(n, math.MaxUint32/2)/fullBucket))
 }
 
 func (t *Table[K, V]) hashOf(k *K) uint64 {
@@ -261,7 +272,7 @@ func (t *Table[K, V]) rebalance() {
 		t.migrate()
 		return
 	}
-	if n := resized(t.index.n, t.slab.used); n != t.index.n {
+	if n := resized(t.index.n, t.least, t.slab.used); n != t.index.n {
 		t.old, t.index = t.index, newIndex(n)
 		t.next = 0
 	}
@@ -269,14 +280,20 @@ func (t *Table[K, V]) rebalance() {
 
 func (t *Table[K, V]) migrate() {
 	if b := t.old.bucket(t.next); b != nil {
-		for _, id := range b.ids {
-			if id == 0 {
-				continue
+		// A loop of its own, so that the processor waits for the entries,
+		// which are all over the memory, at the same time.
+		var hashes [bucketLen]uint64
+		for i, id := range b.ids {
+			if id != 0 {
+				hashes[i] = t.hash(&t.slab.at(id).k)
 			}
-			h := t.hashOf(&t.slab.at(id).k)
-			t.old.remove(h, id)
-			t.index.insert(h, id)
-			t.moved++
+		}
+		for i, id := range b.ids {
+			if id != 0 {
+				t.old.remove(hashes[i], id)
+				t.index.insert(hashes[i], id)
+				t.moved++
+			}
 		}
 	}
 	if t.next++; t.next >= t.old.n {

@@ -501,3 +501,39 @@ func TestPeak(t *testing.T) {
 		t.Errorf("peak of %d bytes before it was cleared, want %d", n, full)
 	}
 }
+
+// A table that was told what to expect moves nothing on its way there, and
+// comes back to that size.
+func TestExpectedEntriesAreNotMoved(t *testing.T) {
+	const expected = 50_000
+	tb := New[uint64, uint64](hashInt)
+	tb.Expect(expected)
+	fill := func(n uint64) {
+		for k := range n {
+			tb.Put(&k)
+		}
+	}
+	fill(expected)
+	if moved := tb.Stats().Moved; moved != 0 {
+		t.Errorf("%d entries moved", moved)
+	}
+	slots := tb.Stats().IndexSlots
+	fill(10 * expected)
+	if tb.Stats().Moved == 0 {
+		t.Error("a table of ten times the size has moved nothing: the test shows nothing")
+	}
+	for k := range uint64(10 * expected) {
+		id, ok := tb.Lookup(&k)
+		if !ok {
+			t.Fatalf("%d is missing", k)
+		}
+		tb.Delete(id)
+	}
+	for k := range uint64(10 * expected) { // a resize takes some operations
+		id, _ := tb.Put(&k)
+		tb.Delete(id)
+	}
+	if got := tb.Stats().IndexSlots; got < slots || got > 3*slots {
+		t.Errorf("%d places after a flood, %d before", got, slots)
+	}
+}

@@ -16,7 +16,7 @@ var generalRows = []row{
 		in: "General", words: "HashSize", arg: number,
 		set:    setInt(func(c *Config) *int { return &c.Node.HashSize }),
 		absent: fmt.Sprint(node.DefaultHashSize),
-		help:   "Expected number of entries of each cache. Tables grow as needed: read for compatibility. 0 means the default.",
+		help:   "Expected number of entries of each cache: up to it tables need not grow, which is what makes a start or a resync faster. 0 means the default.",
 	},
 	{
 		in: "General", words: "HashLimit", arg: number,

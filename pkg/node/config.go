@@ -31,7 +31,7 @@ const (
 type Config struct {
 	Mode Mode
 	// HashSize is the expected number of entries of each cache. Tables grow
-	// as needed; it is read for compatibility and sizes nothing.
+	// as needed; up to this size they need not.
 	HashSize int
 	// HashLimit is the largest number of live entries of each cache.
 	HashLimit int

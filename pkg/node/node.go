@@ -60,8 +60,8 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 			OmitTimeout: cfg.CommitTimeout != 0,
 			WindowScale: cfg.TCPWindowTracking,
 		},
-		internal: newStore(cfg.HashLimit, cache.NewSeed(seed[0], seed[1])),
-		external: newStore(cfg.HashLimit, cache.NewSeed(seed[1], seed[0])),
+		internal: newStore(cfg.HashSize, cfg.HashLimit, cache.NewSeed(seed[0], seed[1])),
+		external: newStore(cfg.HashSize, cfg.HashLimit, cache.NewSeed(seed[1], seed[0])),
 		expects:  newExpectations(cfg.HashLimit, seed),
 	}
 	n.cfg.Filter.Compile()

@@ -90,8 +90,8 @@ const inRare = flow.HasVtag | flow.HasRole | flow.HasMaster | flow.HasMasterPort
 	flow.HasSeqOrig | flow.HasSeqRepl | flow.HasHelper | flow.HasLabels |
 	flow.HasSynproxy | flow.HasZoneRepl | flow.HasStart | flow.HasStop
 
-func newStore(limit int, seed cache.Seed) *store {
-	return &store{
+func newStore(size, limit int, seed cache.Seed) *store {
+	s := &store{
 		v4: cache.New[key4, entry4](func(k *key4) uint64 {
 			return seed.Words(be64(k.src[:], k.dst[:]), ports(k.sport, k.dport, k.zone, k.proto))
 		}),
@@ -103,7 +103,15 @@ func newStore(limit int, seed cache.Seed) *store {
 		}),
 		limit: min(limit, maxLive),
 	}
+	size = min(size, s.limit, mostExpected)
+	s.v4.Expect(size)
+	s.v6.Expect(size)
+	return s
 }
+
+// mostExpected bounds the memory that a large HashSize takes: an index of
+// 27 MB, of which parts are taken as they are used.
+const mostExpected = 1 << 22
 
 // maxLive is how many flows fit below expectRefs, tombstones aside, of which
 // there are no more than the resend queue is long.

@@ -13,7 +13,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
-func testStore(limit int) *store { return newStore(limit, cache.NewSeed(1, 2)) }
+func testStore(limit int) *store { return newStore(0, limit, cache.NewSeed(1, 2)) }
 
 // randomFlow returns a flow with each attribute known or not at random, and
 // the unknown ones zero.
