@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
@@ -31,13 +34,20 @@ func (d *Daemon) commitExternal(parts []func()) {
 	}
 }
 
-// commitFlows writes the external cache of flows into the kernel.
+// commitFlows writes the external cache of flows into the kernel: while it works
+// on one batch, the next is taken out of the node.
 func (d *Daemon) commitFlows() {
 	started := time.Now()
 	d.enter(func(n *node.Node, _ time.Duration) { n.BeginCommit() })
-	n := d.sync.breadth()
-	c := commit{d: d, flows: make([]flow.Flow, n), known: make([]kernel.Known, n), results: make([]kernel.Result, n)}
-	for c.next() {
+	c := commit{d: d, idle: make(chan *commitPiece, 2), ready: make(chan *commitPiece)}
+	for range cap(c.idle) {
+		c.idle <- newCommitPiece(d.sync.breadth())
+	}
+	go c.prepare()
+	for b := range c.ready {
+		c.write(b)
+		d.sync.assuming.RUnlock()
+		c.idle <- b
 	}
 	if c.cut {
 		d.log.Warnf("commit cut short by the shutdown after %d entries", c.written)
@@ -53,12 +63,24 @@ func (d *Daemon) commitFlows() {
 // commit is one commit under way.
 type commit struct {
 	d                *Daemon
-	flows            []flow.Flow
-	known            []kernel.Known
-	results          []kernel.Result
+	idle, ready      chan *commitPiece
 	written, refused int
 	said             int  // log lines about refused entries
-	cut              bool // the daemon ends
+	cut              bool // the daemon ends; final once ready is closed
+}
+
+// commitPiece is what goes to the kernel between two visits of the node: first
+// the flows that it is believed not to have.
+type commitPiece struct {
+	flows   []flow.Flow
+	known   []kernel.Known
+	results []kernel.Result
+	n       int
+	missing int
+}
+
+func newCommitPiece(n int) *commitPiece {
+	return &commitPiece{flows: make([]flow.Flow, n), known: make([]kernel.Known, n), results: make([]kernel.Result, n)}
 }
 
 // knownAs is what the kernel's writer makes of the node's knowledge: a flow
@@ -70,46 +92,118 @@ var knownAs = [...]kernel.Known{
 	node.HeldSame:    kernel.Same,
 }
 
-// next writes a batch and reports whether there are more.
-func (c *commit) next() (more bool) {
-	s := c.d.sync
-	var n int
-	var done bool
-	c.d.beside(func(nd *node.Node, now time.Duration) {
-		n, done = nd.NextCommit(now, c.flows)
-		for i := range n {
-			c.known[i] = knownAs[nd.Held(&c.flows[i])]
-		}
-		c.cut = s.closed
-	})
-	if c.cut {
-		return false
+// prepare takes batches out of the node until there are no more. Its reader
+// gives syncer.assuming back for each.
+func (c *commit) prepare() {
+	defer close(c.ready)
+	for done := false; !done; {
+		b := <-c.idle
+		c.d.sync.assuming.RLock()
+		c.d.beside(func(n *node.Node, now time.Duration) { done = c.fill(b, n, now) })
+		c.ready <- b
 	}
-	if s.outdated.Load() {
-		clear(c.known) // the internal cache misses events
+}
+
+// fill takes the next batch out of the node and reports whether it is the last.
+func (c *commit) fill(b *commitPiece, n *node.Node, now time.Duration) (last bool) {
+	b.n, b.missing = 0, 0
+	if c.cut = c.d.sync.closed; c.cut {
+		return true
+	}
+	b.n, last = n.NextCommit(now, b.flows)
+	outdated := c.d.sync.outdated.Load() // the internal cache misses events
+	for i := range b.n {
+		b.known[i] = kernel.Unknown
+		if !outdated {
+			b.known[i] = knownAs[n.Held(&b.flows[i])]
+		}
+		if b.known[i] == kernel.Missing {
+			n.Assume(now, &b.flows[i])
+			b.swap(i, b.missing)
+			b.missing++
+		}
+	}
+	return last
+}
+
+func (b *commitPiece) swap(i, j int) {
+	if i != j {
+		b.flows[i], b.flows[j] = b.flows[j], b.flows[i]
+		b.known[i], b.known[j] = b.known[j], b.known[i]
+	}
+}
+
+// write writes a batch. What turns out to be there is committed as if nothing
+// were known of it.
+func (c *commit) write(b *commitPiece) {
+	s := c.d.sync
+	rest := 0
+	if b.missing > 0 {
+		err := s.direct.Create(b.flows[:b.missing], b.results)
+		rest = c.created(b, err)
+	}
+	if rest == b.n {
+		return
 	}
 	s.breathe(context.Background())
-	if err := s.commit.CommitKnown(c.flows[:n], c.known[:n], c.results[:n]); err != nil {
-		c.refuse(n, nil, err)
-		return !done
+	flows := b.flows[rest:b.n]
+	err := s.commit.CommitKnown(flows, b.known[rest:b.n], b.results)
+	for i := range flows {
+		c.outcome(&flows[i], b.results[i], err)
 	}
-	for i := range n {
-		if err := c.results[i].Err(); err != nil {
-			c.refuse(1, c.flows[i].AppendText(nil, flow.TextOptions{Timeout: true}), err)
+}
+
+// created takes what became of the missing ones, and moves those that exist to
+// the end of them. It returns how many are done with.
+func (c *commit) created(b *commitPiece, err error) (done int) {
+	failed := 0
+	for i := range b.missing {
+		if b.results[i].Outcome == kernel.Failed {
+			failed++
+		}
+	}
+	if failed > 0 {
+		c.d.enter(func(n *node.Node, _ time.Duration) {
+			for i := range b.missing {
+				if b.results[i].Outcome == kernel.Failed {
+					n.Refute(&b.flows[i])
+				}
+			}
+		})
+	}
+	for i := 0; i < b.missing; {
+		if errors.Is(b.results[i].Errno, unix.EEXIST) {
+			b.missing--
+			b.swap(i, b.missing)
+			b.results[i] = b.results[b.missing]
+			b.known[b.missing] = kernel.Unknown
 			continue
 		}
-		c.written++
+		c.outcome(&b.flows[i], b.results[i], err)
+		i++
 	}
-	return !done
+	return b.missing
+}
+
+// outcome counts what became of a flow. why is what went wrong as a whole.
+func (c *commit) outcome(f *flow.Flow, r kernel.Result, why error) {
+	switch err := r.Err(); {
+	case err == nil:
+		c.written++
+	case r.Errno == 0 && why != nil:
+		c.refuse(nil, why)
+	default:
+		c.refuse(f.AppendText(nil, flow.TextOptions{Timeout: true}), err)
+	}
 }
 
 // commitLines bounds the log lines of one commit.
 const commitLines = 10
 
-// refuse counts n entries that were not written. entry is its text, if it is
-// one.
-func (c *commit) refuse(n int, entry []byte, why error) {
-	c.refused += n
+// refuse counts an entry that was not written. entry is its text, if it says
+// something.
+func (c *commit) refuse(entry []byte, why error) {
+	c.refused++
 	if c.said++; c.said > commitLines {
 		return
 	}

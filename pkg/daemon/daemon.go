@@ -59,7 +59,7 @@ type syncer struct {
 	commit *kernel.Writer // commits
 	flush  *kernel.Writer // flushes ordered by the operator
 	inject *injector      // nil with an external cache
-	direct *kernel.Writer // inject's
+	direct *kernel.Writer // no event comes of it: the node knows already
 
 	mu     sync.Mutex // guards what follows
 	node   *node.Node
@@ -76,7 +76,10 @@ type syncer struct {
 	table    chan struct{} // the node wants the kernel's table sent
 	resync   sync.Mutex    // one dump of the kernel's table at a time
 	commitMu sync.Mutex    // guards the commit writer
-	flushMu  sync.Mutex    // guards the flush writer
+	// assuming is held for reading from when the node assumes something of the
+	// kernel until it is true: a sweep that began in between would refute it.
+	assuming sync.RWMutex
+	flushMu  sync.Mutex // guards the flush writer
 	purge    purge
 	masters  masters
 	kernel   kernelCounters

@@ -287,7 +287,7 @@ func (c *commit) nextExpects(batch []flow.Expect) (more bool) {
 	s.breathe(context.Background())
 	for i := range batch[:n] {
 		if err := s.commit.CreateExpect(&batch[i]); err != nil {
-			c.refuse(1, batch[i].AppendText(nil, flow.TextOptions{Timeout: true}), err)
+			c.refuse(batch[i].AppendText(nil, flow.TextOptions{Timeout: true}), err)
 			continue
 		}
 		c.written++

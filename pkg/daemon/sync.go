@@ -59,18 +59,14 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	if !d.polling() {
 		d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
 	}
-	writers := []**kernel.Writer{&s.commit, &s.flush}
-	if cfg.Node.DisableExternalCache {
-		writers = append(writers, &s.direct)
-	}
-	for _, w := range writers {
+	for _, w := range []**kernel.Writer{&s.commit, &s.flush, &s.direct} {
 		if *w, err = kernel.OpenWriter(kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking}); err != nil {
 			return fmt.Errorf("open netlink socket: %w", err)
 		}
 		s.events.AddSelf((*w).PortID())
 	}
+	s.events.Ignore(s.direct.PortID())
 	if cfg.Node.DisableExternalCache {
-		s.events.Ignore(s.direct.PortID())
 		s.inject = newInjector(s.direct, cfg.Node.HashLimit, d.sayRefused)
 	}
 	return s.waiter.add(s.events.FD(), sourceEvents)

@@ -22,6 +22,8 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 	s.resync.Lock()
 	defer s.resync.Unlock()
 	begin := func() {
+		s.assuming.Lock()
+		defer s.assuming.Unlock()
 		d.enter(func(n *node.Node, _ time.Duration) { n.BeginSweep(why) })
 	}
 	begin()

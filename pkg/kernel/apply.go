@@ -58,6 +58,7 @@ type kind uint8
 
 const (
 	kindCommit kind = iota
+	kindCreate
 	kindUpdate
 	kindDelete
 )
@@ -149,7 +150,7 @@ func (w *Writer) firstStep() step {
 		return stepRemove
 	case w.kind == kindUpdate:
 		return stepChange
-	case w.existing:
+	case w.existing && w.kind == kindCommit:
 		return stepProbe
 	}
 	return stepCreate

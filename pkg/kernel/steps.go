@@ -107,7 +107,9 @@ func (w *Writer) refused(s *slot, r *Result, f *flow.Flow, errno syscall.Errno) 
 	next := stepDone
 	switch s.step {
 	case stepCreate:
-		next = s.afterCreate(f, errno)
+		if next = s.afterCreate(f, errno); next == stepProbe && w.kind == kindCreate {
+			next = stepDone
+		}
 	case stepProbe, stepChange:
 		next = s.afterChange(f, errno)
 	case stepLook:

@@ -160,6 +160,13 @@ func (w *Writer) CommitKnown(flows []flow.Flow, known []Known, results []Result)
 	return w.apply(flows, known, results, kindCommit)
 }
 
+// Create is Commit for flows of which the caller believes that neither tuple
+// is in use. One of which a tuple is in use fails with EEXIST, and nothing is
+// changed.
+func (w *Writer) Create(flows []flow.Flow, results []Result) error {
+	return w.apply(flows, nil, results, kindCreate)
+}
+
 // Update changes what the flows know and leaves the rest, as for an update
 // message with the external cache disabled: NAT, helper and master of an
 // existing entry stay. A flow that does not exist is created, and one whose

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -256,5 +257,33 @@ func watchDestroy(t *testing.T) func() int {
 			n += r.count
 		}
 		return n
+	}
+}
+
+func TestCreateLeavesWhatExists(t *testing.T) {
+	ownNetNS(t)
+	w := openWriter(t, WriterConfig{})
+	here := with(newFlow(flow.IPv4, flow.ProtoTCP), mark(1))
+	commit(t, w, Created, here)
+	commit(t, w, Updated, here) // the next commit begins with a probe
+	inTheWay := newFlow(flow.IPv4, flow.ProtoTCP)
+	inTheWay.Src = addr("10.9.9.9")
+	inTheWay = with(inTheWay, snat, func(f *flow.Flow) {
+		f.Has |= flow.HasSPAT
+		f.NAT.Src, f.NAT.Sport = here.Src, here.Sport // its replies would be here's
+	})
+	fresh := newFlow(flow.IPv6, flow.ProtoUDP)
+
+	results := make([]Result, 3)
+	if err := w.Create([]flow.Flow{with(here, mark(2)), inTheWay, fresh}, results); err != nil {
+		t.Fatal(err)
+	}
+	want := []Result{{Errno: unix.EEXIST}, {Errno: unix.EEXIST}, {Outcome: Created}}
+	if !slices.Equal(results, want) {
+		t.Errorf("got %+v, want %+v", results, want)
+	}
+	all := table(t)
+	if got := all[here.Key]; len(all) != 2 || got.Mark != 1 {
+		t.Errorf("%d entries, mark %d; want 2 and 1", len(all), got.Mark)
 	}
 }

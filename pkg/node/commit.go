@@ -91,6 +91,30 @@ func (n *Node) Held(f *flow.Flow) Held {
 	return HeldSame
 }
 
+// Assume takes up in the internal cache what is about to be created in the
+// kernel without an event: what the kernel says of it afterwards finds it here.
+// Only for a flow that is HeldMissing.
+func (n *Node) Assume(now time.Duration, f *flow.Flow) {
+	r, fresh := n.admit(f)
+	if r == none {
+		return
+	}
+	n.replace(now, n.internal, r, fresh, f)
+	c := n.internal.common(r)
+	c.status = c.status&^(flow.StatusExpected|flow.StatusDying) | flow.StatusConfirmed
+	c.flags |= assumed
+	n.watch(now, r)
+}
+
+// Refute takes back what was assumed of a flow, unless the kernel has spoken
+// of it since.
+func (n *Node) Refute(f *flow.Flow) {
+	s := n.internal
+	if r := s.lookup(&f.Key); r != none && !s.dead(r) && s.common(r).flags&assumed != 0 {
+		n.die(r, false)
+	}
+}
+
 // fallbackTimeout is given to a flow whose timeout is not known or has run
 // out, in seconds.
 const fallbackTimeout = 60

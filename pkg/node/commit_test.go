@@ -72,3 +72,51 @@ func TestHeld(t *testing.T) {
 		t.Errorf("%d without an internal cache", got)
 	}
 }
+
+// What was assumed before a flow was written stays if the kernel has spoken of
+// it since, whatever became of the writing.
+func TestAssumed(t *testing.T) {
+	f := tcp(1, 3)
+	reported := f
+	reported.Has |= flow.HasID
+	reported.ID = 7
+	own := event1(flow.New, reported)
+	own[0].Origin = flow.Self
+	for _, c := range []struct {
+		name    string
+		events  []flow.Event
+		refuted bool
+		want    Held
+	}{
+		{"written", nil, false, HeldSame},
+		{"refused", nil, true, HeldMissing},
+		{"refused, a packet was first", event1(flow.New, reported), true, HeldSame},
+		{"refused, there before", own, true, HeldSame},
+		{"written, a packet came", event1(flow.Update, reported), true, HeldSame},
+		{"written and ended", event1(flow.Destroy, reported), false, HeldMissing},
+		{"refused and ended", event1(flow.Destroy, reported), true, HeldMissing},
+	} {
+		n := New(simConfig(), 1, [2]uint64{1, 2})
+		n.Assume(0, &f)
+		if got := n.Held(&f); got != HeldSame {
+			t.Errorf("%s: %d once assumed", c.name, got)
+		}
+		if tx, _ := n.engine.Pending(); tx > 1 { // our first message
+			t.Errorf("%s: the peer is told what it told us", c.name)
+		}
+		n.Kernel(0, c.events)
+		if c.refuted {
+			n.Refute(&f)
+		}
+		if got := n.Held(&f); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+	n := New(simConfig(), 1, [2]uint64{1, 2})
+	n.Refute(&f)
+	n.Kernel(0, event1(flow.New, reported))
+	n.Refute(&f)
+	if got := n.Held(&f); got != HeldSame {
+		t.Errorf("%d after nothing was assumed", got)
+	}
+}

@@ -138,7 +138,7 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 // one of the same key ends, a tombstone comes back to life.
 func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
 	c := s.common(r)
-	flags := c.flags &^ updated
+	flags := c.flags &^ (updated | assumed)
 	if flags&told != 0 {
 		flags |= renewed
 	}
@@ -173,7 +173,7 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 	c := s.common(r)
 	c.seen = seconds(now)
 	c.gen = s.gen
-	c.flags |= updated
+	c.flags = c.flags&^assumed | updated
 	n.watch(now, r)
 	if ev.Origin == flow.Other {
 		n.enqueue(r)

@@ -79,6 +79,7 @@ const (
 	told                           // the peer may know it
 	renewed                        // the peer may hold an earlier flow of this tuple
 	unsaid                         // a refresh changed it, and kept silent
+	assumed                        // the kernel is about to be given it, and has not spoken of it yet
 )
 
 // kept are the attributes an entry keeps; counters and use count are not

@@ -177,3 +177,25 @@ func TestScriptLog(t *testing.T) {
 		`\[notice\] ---- shutdown received ----`,
 	})
 }
+
+// TestSweepDuringCommit orders a refresh in the middle of a commit: no event
+// comes of what a commit creates, so a refresh must not take it for something
+// that has gone.
+func TestSweepDuringCommit(t *testing.T) {
+	r := newRig(t, nil)
+	r.start()
+	const many, rounds = 30000, 4
+	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
+	r.cached(r.b, -1, many)
+	for range rounds {
+		commit := r.connect(r.b, commitAll)
+		r.request(r.b, "-R")
+		r.finish(commit)
+		r.cached(r.b, many, many)
+		r.request(r.b, "-F")
+		r.cached(r.b, 0, many)
+	}
+	if n := r.counter(r.b, "netlink overrun"); n != 0 {
+		t.Errorf("%d overruns: the test shows nothing", n)
+	}
+}
