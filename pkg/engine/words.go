@@ -19,6 +19,7 @@ const (
 	Control                    // the engine's own; done
 	Drop                       // late, repeated or not for us; done
 	Bad                        // count it as malformed, bad header
+	Hold                       // it came too early: keep it until Held names it
 )
 
 // A Frame is one message to send. An object's Header.Type is the owner's to
@@ -83,7 +84,9 @@ type Stats struct {
 	PeerRestarts    uint64
 	DoubtfulRuns    uint64 // runs of HELLOs that may have hidden a restart
 	HellosRepeated  uint64 // times we said hello again
-	Adopted         uint64 // positions taken over from a peer that was ignored
+	Adopted         uint64 // far numbers believed because others followed
+	WentBack        uint64 // times a far number turned out not to be the peer's
+	NACKsAsked      uint64 // of those sent, questions for the sender of a far number
 	ResyncsSent     uint64
 	ResyncsReceived uint64
 

@@ -69,7 +69,7 @@ func (e *Engine) nack(from, to uint32) {
 // inner numbers of a range prove nothing (see helloAnswered); its ends have
 // arrived.
 func (e *Engine) acked(now time.Duration, from, to uint32) {
-	if !e.ours(from, to) {
+	if !e.ours(to) {
 		e.stats.ForeignRanges++
 		return
 	}
@@ -89,10 +89,7 @@ func (e *Engine) acked(now time.Duration, from, to uint32) {
 		i = next
 	}
 	e.out.heard = true
-	if last := e.out.next - 1; wire.After(to, last) {
-		to = last
-	}
-	if wire.After(to, e.out.ackedTo) || !e.ours(e.out.ackedTo, e.out.ackedTo) {
+	if wire.After(to, e.out.ackedTo) || !e.ours(e.out.ackedTo) {
 		e.out.ackedTo = to
 	}
 	e.settle(to)
@@ -101,7 +98,7 @@ func (e *Engine) acked(now time.Duration, from, to uint32) {
 
 // nacked queues again what the peer misses of from..to.
 func (e *Engine) nacked(now time.Duration, from, to uint32) {
-	if !e.ours(from, to) {
+	if !e.ours(to) {
 		e.stats.ForeignRanges++
 		return
 	}
@@ -122,10 +119,11 @@ func (e *Engine) nacked(now time.Duration, from, to uint32) {
 	}
 }
 
-// ours reports whether some of from..to was sent in this life.
-func (e *Engine) ours(from, to uint32) bool {
+// ours reports whether the last of from..to was sent in this life: whoever
+// acknowledges or misses something has heard that, or a later one.
+func (e *Engine) ours(to uint32) bool {
 	o := &e.out
-	return o.next != o.first && !wire.Before(to, o.first) && wire.Before(from, o.next)
+	return o.next != o.first && !wire.Before(to, o.first) && wire.Before(to, o.next)
 }
 
 // seek returns the first element of the resend queue not before from. The

@@ -28,8 +28,9 @@
 //
 // The engine does no I/O and has no clock. The owner
 //
-//   - calls Enqueue for what changed, Receive for what arrived, Tick at
-//     Deadline;
+//   - calls Enqueue for what changed, Receive for what arrived (Refuse for
+//     what it cannot read), Tick at Deadline; keeps the messages that are to
+//     be held and receives them again when Held names them;
 //   - after each of them pulls what is to be done: NextEvent, Released, Pop,
 //     until there is no more, and calls Flushed if Pop gave something;
 //   - answers BulkWanted by enqueueing everything and calling BulkDone,
@@ -57,11 +58,12 @@
 //     objects wait a while for the answer. What was sent with HELLO is sent
 //     again afterwards. A peer that was there before us gets a bulk.
 //  6. Repeated control messages carry fresh HELLO bits.
-//  7. ACK and NACK of numbers that were not sent in this life are ignored.
+//  7. ACK and NACK of numbers that were not sent in this life are ignored; the
+//     last of a range must have been.
 //  8. We know when the answer to our RESYNC is complete, and acknowledge the
 //     peer's RESYNC when our answer is queued.
-//  9. A peer of which only late messages arrive, in good order, is followed
-//     after three seconds, and treated as restarted.
+//  9. A peer of which only late messages arrive, in ascending order, is
+//     followed after a second, and treated as restarted.
 //  10. A peer that asks for what our full resend queue dropped gets a bulk and
 //     a HELLO.
 //  11. Something missed before the peer took our last HELLO is asked for with
@@ -72,4 +74,9 @@
 //  14. One ALIVE at most waits to be sent.
 //  15. Of the bulks that a peer causes by HELLO or RESYNC, five go at once and
 //     then one a second.
+//  16. A message whose body cannot be read counts only where it is the next.
+//  17. A number more than 4096 ahead moves us only when another follows it. We
+//     go back to where we were if the peer goes on there, also after a HELLO.
+//  18. A message that comes too early waits for those before it before they
+//     are asked for, if the owner wants that.
 package ftfw

@@ -21,6 +21,7 @@ const (
 	Deliver = engine.Deliver
 	Control = engine.Control
 	Drop    = engine.Drop
+	Hold    = engine.Hold
 	Bad     = engine.Bad
 
 	BulkWanted     = engine.BulkWanted
@@ -45,6 +46,10 @@ type Config struct {
 	// HelloHold is how long after the start objects wait for the peer's
 	// answer to our hello; 0 sends them at once, as C does.
 	HelloHold time.Duration
+	// Reorder is how long a message that came too early waits for those before
+	// it, until they are asked for; 0 asks at once, as C does. Whoever sets it
+	// keeps the message when the verdict is Hold, and asks Held for it.
+	Reorder time.Duration
 }
 
 // The engine's times. None is configurable: the peer's C counterpart has them
@@ -54,7 +59,6 @@ const (
 	helloDuplicate    = 200 * time.Millisecond // how late the network repeats a HELLO
 	helloSilence      = 3 * time.Second        // a longer pause ends a run of HELLOs
 	helloRoundTrip    = 200 * time.Millisecond
-	deafAfter         = 3 * time.Second
 	stragglerAfter    = 3 * time.Second
 	overPause         = engine.BulkPause // between bulks that the peer causes by HELLO or RESYNC,
 	overSlack         = engine.BulkSlack // but the first five at once
@@ -77,6 +81,7 @@ type Engine struct {
 	q      queues
 	out    sending
 	peer   hearing
+	hold   holding
 	ack    acknowledging
 	resync resyncing
 	events []Event
@@ -97,6 +102,7 @@ func New(cfg Config, now time.Duration) *Engine {
 		holdUntil: now + cfg.HelloHold,
 	}
 	e.ack.window = cfg.ACKWindow
+	e.hold.wait = cfg.Reorder
 	e.resync.patience = resyncPatience
 	if cfg.StartupResync {
 		e.RequestResync()

@@ -75,6 +75,12 @@ func TestRanges(t *testing.T) {
 		}
 		from := first + uint32(r.IntN(200)) - 20
 		to := from + uint32(r.IntN(120))
+		if last := e.out.next - 1; wire.After(to, last) { // nobody knows of more
+			to = last
+			if wire.Before(to, from) {
+				from = to
+			}
+		}
 		var in, out []uint32
 		for q := range e.ResendQueue() {
 			if wire.Before(q.Seq, from) || wire.After(q.Seq, to) {
@@ -266,7 +272,7 @@ func TestSparseRefs(t *testing.T) {
 		}
 	}
 	popAll(e)
-	e.Receive(0, next(wire.FlagACK, 0, 10))
+	e.Receive(0, next(wire.FlagACK, 0, e.out.next-1))
 	var got []Ref
 	e.Released(func(r Ref) { got = append(got, r) })
 	if !slices.Equal(got, refs) {
@@ -293,7 +299,7 @@ func TestForgetReleased(t *testing.T) {
 		e, next := pair(t, Config{})
 		e.Enqueue(1)
 		popAll(e)
-		e.Receive(0, next(wire.FlagACK, 0, 10))
+		e.Receive(0, next(wire.FlagACK, 0, e.out.next-1))
 		forget(e)
 		e.Released(func(r Ref) { t.Errorf("%s: released %d", name, r) })
 		if !e.Enqueue(1) {
@@ -308,13 +314,13 @@ func TestEnqueueReleased(t *testing.T) {
 	e, next := pair(t, Config{})
 	e.Enqueue(1)
 	popAll(e)
-	e.Receive(0, next(wire.FlagACK, 0, 10))
+	e.Receive(0, next(wire.FlagACK, 0, e.out.next-1))
 	if e.Enqueue(1) {
 		t.Error("pinned twice")
 	}
 	e.Released(func(r Ref) { t.Errorf("released %d while queued", r) })
 	popAll(e)
-	e.Receive(0, next(wire.FlagACK, 0, 10))
+	e.Receive(0, next(wire.FlagACK, 0, e.out.next-1))
 	released := 0
 	e.Released(func(Ref) { released++ })
 	if released != 1 {

@@ -33,9 +33,10 @@ func (e *Engine) hello(now time.Duration, h wire.Header, c wire.Class) Verdict {
 		late := p.saidBack && now-p.backAt > helloRoundTrip
 		p.doubt = p.doubt || late || h.Seq != p.Last+1
 		e.digest(now, h, c)
-		if e.peer.Track(h.Seq) == wire.AfterGap {
+		if h.Seq != p.Last+1 {
 			e.gap(h.Seq, c)
 		} else {
+			p.sure = true
 			e.accept(h.Seq, c)
 		}
 	}
@@ -72,6 +73,9 @@ func (e *Engine) newLife(now time.Duration, seq uint32) {
 	e.stats.PeerRestarts++
 	p.run, p.runFirst, p.runLast = true, seq, seq
 	p.saidBack, p.doubt = false, false
+	if p.Set {
+		e.leave(now, seq-p.Last > span && p.Last-seq > span)
+	}
 	if e.ack.set && wire.Before(seq, e.ack.from) {
 		e.ack.window, e.ack.from = e.cfg.ACKWindow-1, seq
 	}

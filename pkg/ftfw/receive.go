@@ -3,6 +3,7 @@ package ftfw
 import (
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -21,20 +22,45 @@ type hearing struct {
 	backAt   time.Duration // the first of them at this time
 	doubt    bool          // a restart may hide in the run
 
-	// Messages dropped as late since the last that was accepted.
-	deaf      int // how many in sequence
-	deafFirst uint32
-	deafLast  uint32
-	deafSince time.Duration
+	sure   bool // that the last number is the peer's: it followed another
+	former place
+	stray  stray
+	asks   engine.Spaced
 
 	accepted int // since our hello was answered
 }
 
-// Receive takes the header of one message of the peer.
+// Receive takes the header of one message of the peer, whose body can be read.
 func (e *Engine) Receive(now time.Duration, h wire.Header) Verdict {
 	v := e.receive(now, h, classify(h))
+	e.hold.passes = false
 	e.finishResync()
 	return v
+}
+
+// Refuse takes the header of a data message whose body cannot be read. Where
+// it is the next it counts as received, or it would be asked for again and
+// again; anywhere else it is not believed. Deliver means that the owner counts
+// it as malformed.
+func (e *Engine) Refuse(now time.Duration, h wire.Header) Verdict {
+	p := &e.peer
+	step := h.Seq - p.Last
+	hello := h.Flags&wire.FlagHELLO != 0
+	passes := e.hold.passes
+	switch {
+	case !p.Set || hello && (step != 1 || e.lifeOf(now, h.Seq) != lifeContinued):
+	case step == 1:
+		return e.Receive(now, h)
+	case step-2 < span-1 && !passes:
+		if v, held := e.hold.take(now, h.Seq); held {
+			return v
+		}
+	case step-1 >= 1<<31:
+		p.Before++
+		return Drop
+	}
+	e.hold.passes = false
+	return Deliver
 }
 
 // classify is wire's classification and the one thing it cannot see from the
@@ -64,23 +90,44 @@ func (e *Engine) receive(now time.Duration, h wire.Header, c wire.Class) Verdict
 	if hello {
 		return e.hello(now, h, c)
 	}
-	switch e.peer.Track(h.Seq) {
-	case wire.AfterGap:
-		e.digest(now, h, c)
-		e.gap(h.Seq, c)
-	case wire.BeforeNow:
-		if !e.adopt(now, h.Seq) {
-			return Drop
-		}
+	return e.inPlace(now, h, c)
+}
+
+// inPlace receives a message without HELLO at the place we are.
+func (e *Engine) inPlace(now time.Duration, h wire.Header, c wire.Class) Verdict {
+	p := &e.peer
+	switch step := h.Seq - p.Last; {
+	case step == 1 || !p.Set:
+		p.sure = p.Set
 		e.digest(now, h, c)
 		e.accept(h.Seq, c)
+	case step-2 < span-1:
+		if v, held := e.hold.take(now, h.Seq); held {
+			return e.early(v)
+		}
+		e.digest(now, h, c)
+		e.gap(h.Seq, c)
 	default:
+		switch e.elsewhere(now, h.Seq) {
+		case noWay:
+			return Drop
+		case back:
+			return e.inPlace(now, h, c)
+		}
 		e.digest(now, h, c)
 		e.accept(h.Seq, c)
 	}
 	e.endRun(now)
 	e.heardAt(now)
 	return verdict(c)
+}
+
+// early counts a message that is held already.
+func (e *Engine) early(v Verdict) Verdict {
+	if v == Drop {
+		e.peer.Before++
+	}
+	return v
 }
 
 // firstContact takes the first message ever. Nothing tells whether others were
@@ -130,6 +177,7 @@ func (e *Engine) accept(seq uint32, c wire.Class) {
 // gap takes a message and asks for those missing before it.
 func (e *Engine) gap(seq uint32, c wire.Class) {
 	a, last := &e.ack, e.peer.Last
+	e.peer.Lost += uint64(seq - last - 1)
 	e.acknowledge()
 	e.nack(last+1, seq-1)
 	a.window, a.set, a.from = e.cfg.ACKWindow-1, true, seq
@@ -142,27 +190,7 @@ func (e *Engine) gap(seq uint32, c wire.Class) {
 
 func (e *Engine) update(seq uint32) {
 	e.peer.Accept(seq)
-	e.peer.deaf = 0
-}
-
-// adopt decides about a message dropped as late. A peer of which nothing but
-// late messages arrive, and those in good order, is not repeating itself: we
-// have its position wrong, say because the first HELLO of its new life looked
-// like a repetition. It reports true once we are to follow it.
-func (e *Engine) adopt(now time.Duration, seq uint32) bool {
-	p := &e.peer
-	if p.deaf == 0 || seq != p.deafLast+1 {
-		p.deaf, p.deafFirst, p.deafSince = 0, seq, now
+	if !e.hold.passes { // that one was heard before
+		e.peer.stray.set = false
 	}
-	p.deaf++
-	p.deafLast = seq
-	if p.deaf < 3 || now-p.deafSince < deafAfter {
-		return false
-	}
-	e.stats.Adopted++
-	e.ack.set, e.ack.window = false, e.cfg.ACKWindow
-	e.nack(p.deafFirst, seq-1)
-	e.RequestResync()
-	e.startOver(now)
-	return true
 }

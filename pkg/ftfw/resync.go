@@ -3,6 +3,7 @@ package ftfw
 import (
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -21,6 +22,7 @@ type resyncing struct {
 	patience    time.Duration // before a RESYNC without answer is repeated
 	due         bool          // a resync is to be requested at dueAt
 	dueAt       time.Duration
+	spaced      engine.Spaced // resyncs for what may happen often
 
 	// The peer's. Its RESYNC is not acknowledged before all of our answer
 	// is queued, for the same reason.
@@ -41,6 +43,14 @@ func (e *Engine) RequestResync() {
 	r.queued, r.active = true, true
 	r.outstanding++
 	e.q.at(e.queueControl(wire.FlagRESYNC, 0, 0)).tracked = true
+}
+
+// resyncSpaced requests a resync, though not more often than every few
+// seconds.
+func (e *Engine) resyncSpaced(now time.Duration) {
+	if e.resync.spaced.Want(now, resyncPause, 0) {
+		e.RequestResync()
+	}
 }
 
 // finishResync reports the end of a resync of ours.

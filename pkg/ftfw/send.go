@@ -175,6 +175,9 @@ func (e *Engine) Tick(now time.Duration) {
 	if e.out.bulks.Ripe(now) {
 		e.wantBulk(now)
 	}
+	if e.resync.spaced.Ripe(now) {
+		e.resyncSpaced(now)
+	}
 	if now < e.out.timer {
 		return
 	}
@@ -193,7 +196,10 @@ func (e *Engine) Deadline() time.Duration {
 	if e.resync.due {
 		d = min(d, e.resync.dueAt)
 	}
-	for _, s := range [...]*engine.Spaced{&e.out.amends, &e.out.over, &e.out.bulks} {
+	if e.hold.n > 0 {
+		d = min(d, e.hold.deadline())
+	}
+	for _, s := range [...]*engine.Spaced{&e.out.amends, &e.out.over, &e.out.bulks, &e.resync.spaced} {
 		if s.Due {
 			d = min(d, s.At)
 		}

@@ -23,9 +23,10 @@ var update = flag.Bool("update", false, "rewrite the transcripts in testdata wit
 // comment (#), a command, or what the engine answered to the command before it
 // (->). Commands, arguments after the first being optional or repeatable:
 //
-//	start seq=100 window=300 queue=131072 hold=3s startup-resync
+//	start seq=100 window=300 queue=131072 hold=3s reorder=50ms startup-resync
 //	recv DATA|ALIVE|RESYNC|ACK|NACK seq [from..to] [HELLO] [HELLO_BACK]
 //	recv type=9 flags=0x20 seq
+//	unreadable DATA seq [HELLO]      its body cannot be read
 //	enqueue ref...    forget ref    forget-all    resync    bulk-done
 //	run               pop everything and flush
 //	wait 1500ms       let time pass, ticking and running whenever due
@@ -63,10 +64,12 @@ type player struct {
 	now time.Duration
 	e   *Engine
 	out strings.Builder
+
+	kept map[uint32]wire.Header // what came too early
 }
 
 func play(t *testing.T, script string) string {
-	p := &player{t: t}
+	p := &player{t: t, kept: map[uint32]wire.Header{}}
 	for line := range strings.Lines(script) {
 		if strings.HasPrefix(line, "->") {
 			continue
@@ -90,7 +93,9 @@ func (p *player) command(verb string, args []string) {
 	case "start":
 		p.start(args)
 	case "recv":
-		p.say("%s", verdictNames[p.e.Receive(p.now, p.header(args))])
+		p.receive(p.header(args), p.e.Receive)
+	case "unreadable":
+		p.receive(p.header(args), p.e.Refuse)
 	case "enqueue":
 		for _, a := range args {
 			if p.e.Enqueue(Ref(p.number(a))) {
@@ -120,7 +125,7 @@ func (p *player) command(verb string, args []string) {
 	}
 }
 
-var verdictNames = map[Verdict]string{Deliver: "deliver", Control: "control", Drop: "drop", Bad: "bad"}
+var verdictNames = map[Verdict]string{Deliver: "deliver", Control: "control", Drop: "drop", Bad: "bad", Hold: "hold"}
 
 var eventNames = map[engine.EventKind]string{
 	BulkWanted: "bulk wanted", PeerRestarted: "peer restarted",
@@ -140,6 +145,8 @@ func (p *player) start(args []string) {
 			cfg.ResendQueue = int(p.number(value))
 		case "hold":
 			cfg.HelloHold = p.duration(value)
+		case "reorder":
+			cfg.Reorder = p.duration(value)
 		case "startup-resync":
 			cfg.StartupResync = true
 		default:
@@ -147,6 +154,22 @@ func (p *player) start(args []string) {
 		}
 	}
 	p.e = New(cfg, p.now)
+}
+
+// receive takes a message, and those it held up.
+func (p *player) receive(h wire.Header, take func(time.Duration, wire.Header) Verdict) {
+	v := take(p.now, h)
+	p.say("%s", verdictNames[v])
+	if v == Hold {
+		p.kept[h.Seq] = h
+	}
+	p.held()
+}
+
+func (p *player) held() {
+	for seq, ok := p.e.Held(p.now); ok; seq, ok = p.e.Held(p.now) {
+		p.say("%d: %s", seq, verdictNames[p.e.Receive(p.now, p.kept[seq])])
+	}
 }
 
 // header reads the arguments of recv.
@@ -212,6 +235,7 @@ func (p *player) wait(d time.Duration, run func(prefix string)) {
 	for p.e.Deadline() <= until {
 		p.now = max(p.now, p.e.Deadline())
 		p.e.Tick(p.now)
+		p.held()
 		run(fmt.Sprintf("at %v: ", p.now))
 		p.effects()
 	}

@@ -262,16 +262,7 @@ func (n *Node) bulkExpects() (done bool) {
 // deliverExpect applies a message about an expectation to the external cache,
 // ExpectationSync or not (docs/protocol.md 6.1).
 func (n *Node) deliverExpect(now time.Duration, m *wire.Message) {
-	if m.Type > wire.ExpDel {
-		n.stats.Network.Malformed++
-		n.stats.Network.BadType++
-		return
-	}
 	x, s := &n.expects.scratch, n.expects.external
-	if n.wire.ParseExpect(m.Body, x) != nil {
-		n.stats.Network.badPayload()
-		return
-	}
 	if n.cfg.DisableExternalCache {
 		n.injectX = append(n.injectX, flow.ExpectEvent{Op: injectOp[m.Type], Origin: flow.Self, Expect: *x})
 		return

@@ -261,7 +261,7 @@ func TestNoExpectationSync(t *testing.T) {
 		t.Errorf("%d expectations of the own kernel kept", got)
 	}
 	bad := wire.Message{Header: wire.Header{Type: wire.ExpNew}}
-	p.b.deliver(p.now, &bad)
+	p.b.deliver(p.now, &bad, p.b.read(&bad))
 	if got := p.b.Stats().Network.BadPayload; got != 1 {
 		t.Errorf("%d bad payloads, want 1", got)
 	}
@@ -284,7 +284,7 @@ func TestExpectReceived(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.b.deliver(p.now, &m)
+			p.b.deliver(p.now, &m, p.b.read(&m))
 		}
 		deliver(wire.ExpNew, &x)
 		p.now += 7 * time.Second
@@ -303,7 +303,7 @@ func TestExpectReceived(t *testing.T) {
 			t.Errorf("after EXP_DEL: %+v", st)
 		}
 		bad := wire.Message{Header: wire.Header{Type: wire.ExpNew}}
-		p.b.deliver(p.now, &bad)
+		p.b.deliver(p.now, &bad, p.b.read(&bad))
 		if got := p.b.Stats().Network.BadPayload; got != 1 {
 			t.Errorf("%d bad payloads, want 1", got)
 		}
@@ -316,7 +316,7 @@ func TestExpectLimit(t *testing.T) {
 	for i := range uint16(5) {
 		x := expectation(1, i)
 		m, _, _ := wire.Next(p.b.wire.AppendExpect(nil, wire.Header{Type: wire.ExpNew}, &x))
-		p.b.deliver(p.now, &m)
+		p.b.deliver(p.now, &m, p.b.read(&m))
 	}
 	if st := p.b.Stats().ExpectExternal; st.Active != 3 || st.CreateFailed != 2 || st.NoSpace != 2 {
 		t.Errorf("%+v", st)
@@ -339,7 +339,7 @@ func TestExpectBulk(t *testing.T) {
 
 	stale := expectation(1, 60000)
 	m, _, _ := wire.Next(p.b.wire.AppendExpect(nil, wire.Header{Type: wire.ExpNew}, &stale))
-	p.b.deliver(p.now, &m)
+	p.b.deliver(p.now, &m, p.b.read(&m))
 	p.b.FlushExternal()
 	before := p.a.stats.Sent
 	p.b.RequestResync()

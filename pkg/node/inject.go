@@ -16,20 +16,20 @@ var injectOp = [...]flow.Op{
 	wire.ExpNew: flow.New, wire.ExpUpd: flow.Update, wire.ExpDel: flow.Destroy,
 }
 
+// nextInjection returns where the flow of the next message is read to.
+func (n *Node) nextInjection() *flow.Flow {
+	last := len(n.inject)
+	if last == cap(n.inject) {
+		n.inject = append(n.inject, flow.Event{})[:last]
+	}
+	return &n.inject[:last+1][last].Flow
+}
+
 // injected takes a message about a flow.
 func (n *Node) injected(now time.Duration, m *wire.Message) {
 	last := len(n.inject)
-	if last < cap(n.inject) {
-		n.inject = n.inject[:last+1]
-	} else {
-		n.inject = append(n.inject, flow.Event{})
-	}
+	n.inject = n.inject[:last+1]
 	ev := &n.inject[last]
-	if n.wire.ParseFlow(m.Body, &ev.Flow) != nil {
-		n.stats.Network.badPayload()
-		n.inject = n.inject[:last]
-		return
-	}
 	ev.Op, ev.Origin = injectOp[m.Type], flow.Self
 	// A flow that the peer took over from us. The kernel's own event about it
 	// may not come: see kernel.Events.Ignore.

@@ -93,6 +93,7 @@ func newFTFW(cfg *Config, firstSeq uint32, _ uint64) modeEngine {
 		ResendQueue:   cfg.ResendQueueSize,
 		StartupResync: true,
 		HelloHold:     helloHold,
+		Reorder:       reorder,
 	}, 0)
 }
 

@@ -26,6 +26,8 @@ type Node struct {
 	engine   modeEngine
 	timers   timers   // nil unless the mode has timers for each object
 	numbers  numberer // nil unless there is no internal cache
+	holder   holder   // nil unless the mode keeps the peer's order
+	early    early
 	release  func(engine.Ref)
 	internal *store
 	external *store
@@ -68,6 +70,7 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	n.release = n.released
 	n.engine = cfg.Mode.row().make(&n.cfg, firstSeq, seed[0]^seed[1])
 	n.timers, _ = n.engine.(timers)
+	n.holder, _ = n.engine.(holder)
 	if cfg.DisableInternalCache {
 		n.numbers = n.engine.(numberer)
 	}
@@ -252,32 +255,79 @@ func (n *Node) Datagram(now time.Duration, b []byte) {
 			n.stats.Network.count(err)
 			continue
 		}
-		switch n.engine.Receive(now, m.Header) {
-		case engine.Bad:
-			n.stats.Network.Malformed++
-			n.stats.Network.BadHeader++
-		case engine.Deliver:
-			n.deliver(now, &m)
+		n.message(now, &m)
+		if n.holder != nil {
+			n.takeHeld(now)
 		}
 	}
 	n.settle(now)
 }
 
+// message takes one message. What its body says is read before its number is
+// believed.
+func (n *Node) message(now time.Duration, m *wire.Message) {
+	var b body
+	if m.Type <= wire.ExpDel {
+		b = n.read(m)
+	}
+	var v engine.Verdict
+	if b.bad && n.holder != nil && m.Class() == wire.Data {
+		v = n.holder.Refuse(now, m.Header)
+	} else {
+		v = n.engine.Receive(now, m.Header)
+	}
+	switch v {
+	case engine.Bad:
+		n.stats.Network.Malformed++
+		n.stats.Network.BadHeader++
+	case engine.Hold:
+		n.early.keep(m)
+	case engine.Deliver:
+		n.deliver(now, m, b)
+	}
+}
+
+// body is what a data message says.
+type body struct {
+	bad  bool
+	flow *flow.Flow
+}
+
+// read reads the body of a data message into what the node has for it.
+func (n *Node) read(m *wire.Message) (b body) {
+	var err error
+	switch {
+	case m.Type >= wire.ExpNew:
+		err = n.wire.ParseExpect(m.Body, &n.expects.scratch)
+	case n.cfg.DisableExternalCache:
+		b.flow = n.nextInjection()
+		err = n.wire.ParseFlow(m.Body, b.flow)
+	default:
+		b.flow = &n.other
+		err = n.wire.ParseFlow(m.Body, b.flow)
+	}
+	b.bad = err != nil
+	return b
+}
+
 // deliver applies a data message to the external cache (docs/protocol.md 6.1).
-func (n *Node) deliver(now time.Duration, m *wire.Message) {
-	if m.Type >= wire.ExpNew {
+func (n *Node) deliver(now time.Duration, m *wire.Message, b body) {
+	switch {
+	case m.Type > wire.ExpDel:
+		n.stats.Network.Malformed++
+		n.stats.Network.BadType++
+		return
+	case b.bad:
+		n.stats.Network.badPayload()
+		return
+	case m.Type >= wire.ExpNew:
 		n.deliverExpect(now, m)
 		return
-	}
-	if n.cfg.DisableExternalCache {
+	case n.cfg.DisableExternalCache:
 		n.injected(now, m)
 		return
 	}
-	f := &n.other
-	if n.wire.ParseFlow(m.Body, f) != nil {
-		n.stats.Network.badPayload()
-		return
-	}
+	f := b.flow
 	s := n.external
 	if m.Type == wire.CTDel {
 		if r := s.lookup(&f.Key); r != none {
@@ -337,6 +387,9 @@ func (n *Node) released(r engine.Ref) {
 // Tick runs the timers that are due.
 func (n *Node) Tick(now time.Duration) {
 	n.engine.Tick(now)
+	if n.holder != nil {
+		n.takeHeld(now)
+	}
 	n.refresh(now)
 	n.retryResync(now)
 	n.settle(now)

@@ -266,7 +266,7 @@ func receive(n *Node, now time.Duration, typ uint8, f *flow.Flow) {
 	if err != nil {
 		panic(err)
 	}
-	n.deliver(now, &m)
+	n.deliver(now, &m, n.read(&m))
 }
 
 func TestCommitHandsMastersOutFirst(t *testing.T) {

@@ -96,7 +96,7 @@ func TestBulkKeepsItsWindow(t *testing.T) {
 		p.a.Tick(p.now)
 		p.b.Tick(p.now)
 	}
-	p.exchange()
+	p.rest()
 	if got := p.b.Stats().External.Active; got != many {
 		t.Errorf("%d of %d arrived", got, many)
 	}

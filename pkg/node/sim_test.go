@@ -12,6 +12,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/internal/sim"
 	"github.com/conntrackgo/conntrackgo/pkg/cache"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 var (
@@ -54,6 +55,7 @@ type side struct {
 	awaited []flow.ExpectEvent
 	overrun bool
 
+	heard    [][]byte // what came from the other side, for somebody to repeat
 	sweeping bool
 	waiting  []task // sweeps that wait for their turn
 
@@ -125,9 +127,58 @@ func (p *side) die() {
 }
 
 func (p *side) receive(b []byte) {
+	if p.heard = append(p.heard, b); len(p.heard) > 400 {
+		p.heard = p.heard[200:]
+	}
+	p.take(b)
+}
+
+func (p *side) take(b []byte) {
 	if p.node != nil {
 		p.node.Datagram(p.clock(), b)
 		p.pump()
+	}
+}
+
+// strangers sends what is not the other side's, as if it were. Numbers are
+// random: whoever knows the next one cannot be told from the peer.
+func (p *side) strangers() {
+	r := p.Rand()
+	control := func(flags uint8) []byte {
+		return wire.AppendControl(nil, wire.Header{Flags: flags, Seq: r.Uint32(), From: r.Uint32(), To: r.Uint32()})
+	}
+	data := func(flags uint8, seq uint32) []byte {
+		f := p.newFlow()
+		f.Src[0] = 99
+		return p.node.wire.AppendFlow(nil, wire.Header{Type: uint8(r.UintN(3)), Flags: flags, Seq: seq}, &f)
+	}
+	kind := r.IntN(8)
+	p.Logf("%d: stranger %d", p.index, kind)
+	switch n := len(p.heard); {
+	case kind == 0:
+		b := make([]byte, r.IntN(100))
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		p.take(b)
+	case kind == 1:
+		p.take(control(uint8(r.Uint32())))
+	case kind == 2:
+		for range r.IntN(100) {
+			p.take(control(wire.FlagALIVE | wire.FlagHELLO*uint8(r.UintN(2))))
+		}
+	case kind == 3:
+		p.take(data(wire.FlagHELLO*uint8(r.UintN(2)), r.Uint32()))
+	case kind == 4: // a life of its own
+		for seq := range uint32(r.IntN(10)) {
+			p.take(data(0, uint32(p.Now())+seq))
+		}
+	case n > 0 && kind == 5:
+		p.take(p.heard[r.IntN(n)])
+	case n > 0:
+		for _, b := range p.heard[r.IntN(n):] {
+			p.take(b)
+		}
 	}
 }
 
@@ -447,7 +498,7 @@ type profile struct {
 	name   string
 	faults func(s *scene, f *sim.Faults)
 	// The odds of each with every step.
-	restart, overrun, order, outage float64
+	restart, overrun, order, outage, hostile float64
 
 	config func() Config // nil: simConfig
 	// asks: in the end each side forgets what it has of the other and asks.
@@ -460,6 +511,8 @@ var profiles = []profile{
 	{name: "orders", faults: func(s *scene, f *sim.Faults) { f.Loss = 0.1 * s.Rand().Float64() }, overrun: 1. / 100, order: 1. / 30},
 	{name: "repeats", faults: repeats, order: 1. / 100},
 	{name: "all", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100},
+	{name: "strangers", hostile: 1. / 20},
+	{name: "strangers too", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, hostile: 1. / 20},
 	// ALARM is right again after anything, by refresh and expiry.
 	{name: "ALARM", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: alarmConfig},
 	// NOTRACK is right where nothing is lost, and else when asked.
@@ -558,6 +611,9 @@ func (pr *profile) trouble(p *side) {
 		f := p.faults[p.index]
 		f.Down = true
 		p.After(p.Between(0, 3*time.Second), func() { f.Down = false })
+	}
+	if p.Chance(pr.hostile) {
+		p.strangers()
 	}
 	if p.Chance(pr.restart) {
 		p.die()

@@ -79,6 +79,8 @@ func TestMalformedVectors(t *testing.T) {
 		before, entries := counters(n), n.external.live()
 		now += time.Millisecond
 		n.Datagram(now, b)
+		now += 2 * reorder // what came too early is waited for
+		n.Tick(now)
 		tried++
 
 		want, added := v.Counters, v.Added
