@@ -1,0 +1,56 @@
+package node
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/engine"
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// message takes one message. What its body says is read before its number is
+// believed.
+func (n *Node) message(now time.Duration, m *wire.Message) {
+	var b body
+	if m.Type <= wire.ExpDel {
+		b = n.read(m)
+	}
+	var v engine.Verdict
+	if b.bad && n.holder != nil && m.Class() == wire.Data {
+		v = n.holder.Refuse(now, m.Header)
+	} else {
+		v = n.engine.Receive(now, m.Header)
+	}
+	switch v {
+	case engine.Bad:
+		n.stats.Network.Malformed++
+		n.stats.Network.BadHeader++
+	case engine.Hold:
+		n.early.keep(m)
+	case engine.Deliver:
+		n.deliver(now, m, b)
+	}
+}
+
+// body is what a data message says.
+type body struct {
+	bad  bool
+	flow *flow.Flow
+}
+
+// read reads the body of a data message into what the node has for it.
+func (n *Node) read(m *wire.Message) (b body) {
+	var err error
+	switch {
+	case m.Type >= wire.ExpNew:
+		err = n.wire.ParseExpect(m.Body, &n.expects.scratch)
+	case n.cfg.DisableExternalCache:
+		b.flow = n.nextInjection()
+		err = n.wire.ParseFlow(m.Body, b.flow)
+	default:
+		b.flow = &n.other
+		err = n.wire.ParseFlow(m.Body, b.flow)
+	}
+	b.bad = err != nil
+	return b
+}
