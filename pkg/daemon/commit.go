@@ -111,7 +111,7 @@ func (c *commit) fill(b *commitPiece, n *node.Node, now time.Duration) (last boo
 		return true
 	}
 	b.n, last = n.NextCommit(now, b.flows)
-	outdated := c.d.sync.outdated.Load() // the internal cache misses events
+	outdated := c.d.outdated()
 	for i := range b.n {
 		b.known[i] = kernel.Unknown
 		if !outdated {

@@ -72,7 +72,8 @@ type syncer struct {
 
 	turns    atomic.Uint64 // of the loop; see watchdog
 	overrun  chan struct{} // events were lost
-	outdated atomic.Bool   // and are not made up for yet
+	lost     atomic.Uint64 // how often
+	mended   atomic.Uint64 // of which made up for
 	table    chan struct{} // the node wants the kernel's table sent
 	resync   sync.Mutex    // one dump of the kernel's table at a time
 	commitMu sync.Mutex    // guards the commit writer

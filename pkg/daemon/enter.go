@@ -112,6 +112,9 @@ func (d *Daemon) sayNotice(x node.Notice) {
 		d.log.Warnf("%s cache is full (HashLimit %d): new flows are not replicated; raise HashLimit", x.Which, x.Count)
 	case node.ResyncRequested:
 		d.log.Info("resync requested by other node")
+		if !d.cfg.Node.DisableInternalCache {
+			d.log.Info("sending bulk update")
+		}
 	case node.PeerRestarted:
 		d.log.Info("the other node has (re)started: exchanging all entries")
 	case node.ResyncComplete:

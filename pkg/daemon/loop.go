@@ -38,6 +38,8 @@ type loop struct {
 	// read empty, and does not say so again: only then may the repair trust
 	// what it dumps.
 	congested bool
+	buffer    int        // as it was last said
+	full      bool       // said once
 	refused   netip.Addr // said once
 }
 
@@ -56,7 +58,8 @@ func (d *Daemon) run() error {
 		datagrams: link.NewBatch(linkBatch, linkDatagram),
 		pace:      pacer{bound: d.cfg.CoalesceTime},
 	}
-	l.pace.eventRoom = room(d.sync.events.Stats().Buffer, eventSize)
+	l.buffer = d.sync.events.Stats().Buffer
+	l.pace.eventRoom = room(l.buffer, eventSize)
 	_, buffer := d.sync.link.Buffers()
 	l.pace.datagramRoom = room(buffer, datagramSize)
 	t := &l.last
@@ -130,18 +133,8 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 	return t, nil
 }
 
-// met notes an overrun, and reports whether err is one. A turn may meet
-// several; that the buffer grew is worth a line.
-func (t *turn) met(err error) bool {
-	var overrun *kernel.OverrunError
-	if !errors.As(err, &overrun) {
-		return false
-	}
-	if t.overrun == nil || overrun.Grown {
-		t.overrun = overrun
-	}
-	return true
-}
+// met notes an overrun, the last of a turn, and reports whether err is one.
+func (t *turn) met(err error) bool { return errors.As(err, &t.overrun) }
 
 // takeEvents feeds a batch of kernel events to the node and reports whether
 // there are more.
@@ -160,10 +153,10 @@ func (l *loop) takeEvents(now time.Duration, t *turn) (more bool, err error) {
 	switch {
 	case err == nil && n+len(expects) == 0 && l.congested:
 		l.congested = false
-		notice(s.overrun)
+		s.missed()
 	case err != nil && t.met(err):
 		l.congested = true
-		notice(s.overrun)
+		s.missed()
 	case err != nil:
 		return false, fmt.Errorf("read kernel events: %w", err)
 	}
@@ -190,13 +183,28 @@ func (l *loop) takeDatagrams(now time.Duration, t *turn) (more bool) {
 
 // speak logs what the turn met.
 func (l *loop) speak(t *turn) {
-	if t.overrun != nil && t.overrun.Grown {
-		l.d.log.Infof("netlink event socket buffer size has been doubled to %d bytes", t.overrun.Buffer)
-		l.pace.eventRoom = room(t.overrun.Buffer, eventSize)
+	if t.overrun != nil {
+		l.speakOfOverrun(t.overrun)
 	}
 	if from, ok := l.datagrams.Refused(); ok && !l.refused.IsValid() {
 		l.refused = from
 		l.d.log.Warnf("refused a datagram from %s: %s", from, whyRefused(l.d.cfg.Links))
+	}
+}
+
+// speakOfOverrun logs what was done about it: each step in which the buffer
+// grew, as a turn may meet several, and once that it grows no further.
+func (l *loop) speakOfOverrun(o *kernel.OverrunError) {
+	for l.buffer < o.Buffer {
+		l.buffer = min(2*l.buffer, o.Buffer)
+		l.d.log.Infof("netlink event socket buffer size has been doubled to %d bytes", l.buffer)
+	}
+	l.pace.eventRoom = room(o.Buffer, eventSize)
+	if !o.Grown && !l.full {
+		l.full = true
+		l.d.log.Warn("netlink event socket buffer size cannot be doubled further since it will exceed NetlinkBufferSizeMaxGrowth. " +
+			"We are likely to be losing events, this may lead to unsynchronized replicas. " +
+			"Please, consider increasing netlink socket buffer size via NetlinkBufferSize and NetlinkBufferSizeMaxGrowth clauses in conntrackd.conf")
 	}
 }
 

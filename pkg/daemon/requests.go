@@ -146,7 +146,7 @@ func (d *Daemon) onRefresh(ctx context.Context, _ io.Writer) error {
 	}
 	d.log.Info("resync with master conntrack table")
 	d.countResync()
-	err := d.readTable(ctx, node.Refresh)
+	err := d.mend(func() error { return d.readTable(ctx, node.Refresh) })
 	if err != nil && ctx.Err() == nil {
 		d.log.Errorf("resync with master conntrack table: %v", err)
 	}

@@ -51,33 +51,26 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 // dump in the middle of a storm only makes it worse.
 const repairCalm = 500 * time.Millisecond
 
-// repair makes the internal cache equal to the kernel's table again after an
-// overrun: once the storm is over for a moment, and at the latest after
-// NetlinkOverrunResync. Events lost during a repair call for another; see
-// readEvents for when that is known.
+// repair makes up for events that were lost: once the storm is over for a
+// moment, and at the latest after NetlinkOverrunResync. Events lost during a
+// repair call for another; see takeEvents for when that is known.
 func (d *Daemon) repair(ctx context.Context) error {
 	overrun, limit := d.sync.overrun, d.cfg.Kernel.OverrunResync
-	if limit == 0 || d.cfg.Node.DisableInternalCache {
-		return nil
-	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-overrun:
 		}
-		d.sync.outdated.Store(true)
-		d.say(saidOverrun, func() {
-			d.log.Warn("kernel events were lost (netlink overrun), resynchronising with the conntrack table; raise NetlinkBufferSize and NetlinkBufferSizeMaxGrowth if this repeats")
-		})
+		d.say(saidOverrun, d.sayOverrun)
+		if limit == 0 {
+			continue
+		}
 		if !calm(ctx, overrun, repairCalm, limit) {
 			return nil
 		}
 		d.countResync()
-		err := d.readTables(ctx, node.Repair)
-		if err == nil {
-			d.sync.outdated.Store(false) // or about to be true again
-		}
+		err := d.makeUp(ctx)
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
@@ -87,6 +80,56 @@ func (d *Daemon) repair(ctx context.Context) error {
 		}
 		notice(overrun)
 	}
+}
+
+// makeUp makes the internal cache equal to the kernel's table again, and tells
+// the peer what is different. Without that cache nobody knows what is: the
+// peer gets the whole table, and flows whose end was lost stay with it.
+func (d *Daemon) makeUp(ctx context.Context) error {
+	if !d.cfg.Node.DisableInternalCache {
+		return d.mend(func() error { return d.readTables(ctx, node.Repair) })
+	}
+	d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+	return nil
+}
+
+func (d *Daemon) sayOverrun() {
+	const lost = "kernel events were lost (netlink overrun)"
+	const hint = "raise NetlinkBufferSize and NetlinkBufferSizeMaxGrowth if this repeats"
+	switch bypass := d.cfg.Node.DisableInternalCache; {
+	case d.cfg.Kernel.OverrunResync == 0 && bypass:
+		d.log.Warn(lost + ": flows are wrong at the other node until -B, as NetlinkOverrunResync is off; " + hint)
+	case d.cfg.Kernel.OverrunResync == 0:
+		d.log.Warn(lost + ": flows are wrong here until -R, and at the other node until -B, as NetlinkOverrunResync is off; " + hint)
+	case bypass:
+		d.log.Warn(lost + ", sending the conntrack table; " + hint)
+	default:
+		d.log.Warn(lost + ", resynchronising with the conntrack table; " + hint)
+	}
+}
+
+// missed notes that events were lost.
+func (s *syncer) missed() {
+	s.lost.Add(1)
+	notice(s.overrun)
+}
+
+// mend notes that what was lost before read is made up for by it.
+func (d *Daemon) mend(read func() error) error {
+	lost := d.sync.lost.Load()
+	err := read()
+	if err == nil {
+		d.sync.mended.Store(lost)
+	}
+	return err
+}
+
+// outdated reports whether the internal cache may not be what the kernel has:
+// events are missing, or never came. Reliable delivery does not tell at once
+// of what has to be delivered again.
+func (d *Daemon) outdated() bool {
+	s := d.sync
+	return d.polling() || s.lost.Load() != s.mended.Load() || d.cfg.Kernel.Reliable && s.events.Stats().Lost > 0
 }
 
 // calm waits until nothing came from c for quiet, and at most limit. It

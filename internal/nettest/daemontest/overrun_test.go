@@ -141,9 +141,122 @@ func TestOverrunUnrepaired(t *testing.T) {
 		}
 		return nil
 	}))
+	if r.logged(r.a, "[warning] kernel events were lost (netlink overrun): flows are wrong here until -R") == 0 {
+		t.Errorf("the log says nothing of it: %q", r.messages(r.a))
+	}
 	if internal, _, err := sizes(t.Context(), r.a); err != nil || internal == r.count(r.a) {
 		t.Errorf("the internal cache is in step (%d entries, %v): the test shows nothing", internal, err)
 	}
 	r.request(r.a, "-R")
 	r.cached(r.a, r.count(r.a), -1)
+}
+
+// TestOverrunWithoutInternalCache: nobody knows which events were lost, so the
+// other node gets the whole table.
+func TestOverrunWithoutInternalCache(t *testing.T) {
+	for _, repaired := range []bool{true, false} {
+		t.Run(fmt.Sprint(repaired), func(t *testing.T) {
+			r := newRig(t, func(a, b *nettest.Config) {
+				a.Mode, b.Mode = "NOTRACK", "NOTRACK"
+				a.ModeLines = []string{"DisableInternalCache on"}
+				a.GeneralLines = []string{"NetlinkBufferSize 16384", "NetlinkBufferSizeMaxGrowth 65536"}
+				if !repaired {
+					a.GeneralLines = append(a.GeneralLines, "NetlinkOverrunResync off")
+				}
+			}).start()
+			const many = 10000
+			r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
+			r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
+			r.ok(r.a.Proc().Signal(syscall.SIGCONT))
+			if repaired {
+				r.cached(r.b, -1, many)
+				r.eventually("a line that says so", func() error {
+					return r.reports(r.a, "[warning] kernel events were lost (netlink overrun), sending the conntrack table", 1)
+				})
+				if n := r.counter(r.a, "resync with kernel table"); n == 0 {
+					t.Error("no resync counted")
+				}
+				return
+			}
+			r.eventually("a line that says so", func() error {
+				return r.reports(r.a, "[warning] kernel events were lost (netlink overrun): flows are wrong at the other node until -B", 1)
+			})
+			r.ok(nettest.Throughout(t.Context(), 1500*time.Millisecond, func() error {
+				if n := r.counter(r.a, "resync with kernel table"); n != 0 {
+					return fmt.Errorf("%d resyncs counted", n)
+				}
+				return nil
+			}))
+			r.request(r.a, "-B")
+			r.cached(r.b, -1, many)
+		})
+	}
+}
+
+// TestCommitAgainstStaleCache commits entries of which the internal cache
+// wrongly believes that the kernel has them: because the events of their ends
+// were lost, or because there are no events at all. They must be written.
+func TestCommitAgainstStaleCache(t *testing.T) {
+	tests := []struct {
+		name  string
+		lines []string
+	}{
+		{"events lost", []string{"NetlinkBufferSize 16384", "NetlinkBufferSizeMaxGrowth 65536", "NetlinkOverrunResync off"}},
+		{"no events", []string{"PollSecs 3600"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t, func(a, _ *nettest.Config) { a.GeneralLines = test.lines }).start()
+			const many = 3000
+			r.must(r.writer(r.two.B).Create(flows(1, 0, many)))
+			r.cached(r.a, -1, many)
+			r.request(r.a, "-c")
+			r.request(r.a, "-R")
+			r.cached(r.a, many, many)
+			r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
+			r.must(r.writer(r.two.A).Delete(flows(1, 0, many)))
+			r.ok(r.a.Proc().Signal(syscall.SIGCONT))
+			r.eventually("the loss to be known", func() error {
+				if r.counter(r.a, "netlink overrun") == 0 && test.name == "events lost" {
+					return errors.New("no overrun")
+				}
+				return nil
+			})
+			if internal, _, err := sizes(t.Context(), r.a); err != nil || internal == 0 {
+				t.Errorf("the internal cache is right (%v): the test shows nothing", err)
+			}
+			r.request(r.a, "-c")
+			if n := r.count(r.a); n != many {
+				t.Errorf("%d entries in the kernel after the commit, want %d", n, many)
+			}
+		})
+	}
+}
+
+// TestReliable loses no ends of flows however small the buffer is: the kernel
+// delivers them again, and no overrun is said or repaired.
+func TestReliable(t *testing.T) {
+	r := newRig(t, func(a, _ *nettest.Config) {
+		a.GeneralLines = []string{"NetlinkBufferSize 65536", "NetlinkBufferSizeMaxGrowth 65536", "NetlinkEventsReliable on"}
+	}).start()
+	const many = 1000
+	w := r.writer(r.two.A)
+	for from := 0; from < many; from += 20 { // slowly: only ends are delivered again by themselves
+		r.must(w.Create(flows(1, from, from+20)))
+		r.cached(r.a, from+20, -1)
+	}
+	r.cached(r.b, -1, many)
+	r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
+	r.must(w.Delete(flows(1, 0, many)))
+	r.ok(r.a.Proc().Signal(syscall.SIGCONT))
+	r.cached(r.a, 0, -1)
+	r.cached(r.b, -1, 0)
+	for _, name := range []string{"netlink overrun", "resync with kernel table", "catch event failed"} {
+		if n := r.counter(r.a, name); n != 0 {
+			t.Errorf("%s: %d", name, n)
+		}
+	}
+	if n := r.logged(r.a, "reliable ctnetlink event delivery is ENABLED."); n != 1 {
+		t.Errorf("the log says so %d times", n)
+	}
 }
