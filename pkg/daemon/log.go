@@ -137,15 +137,14 @@ var syslogFacilities = map[string]syslog.Priority{
 }
 
 // addDestinations adds the log file and syslog of the configuration. A syslog
-// that cannot be reached is a warning: the C daemon would not even notice.
+// that cannot be reached is a warning: it may start later than we.
 func addDestinations(log *logrus.Logger, cfg *confparse.Config) (*logFile, error) {
 	if cfg.Syslog != "" {
 		hook, err := newSyslogHook("", "", cfg.Syslog)
 		if err != nil {
 			log.Warnf("can't reach syslog: %v", err)
-		} else {
-			log.AddHook(hook)
 		}
+		log.AddHook(hook)
 	}
 	if cfg.LogFile == "" {
 		return nil, nil
@@ -158,17 +157,40 @@ func addDestinations(log *logrus.Logger, cfg *confparse.Config) (*logFile, error
 	return f, nil
 }
 
-// newSyslogHook reaches the machine's syslog, or another for tests.
+// newSyslogHook reaches the machine's syslog, or another for tests. After an
+// error the hook is good all the same, and tries again.
 func newSyslogHook(network, address, facility string) (*syslogHook, error) {
-	hook, err := logrussyslog.NewSyslogHook(network, address, syslogFacilities[facility]|syslog.LOG_INFO, "conntrack-tools")
-	return &syslogHook{hook}, err
+	h := &syslogHook{dial: func() (*logrussyslog.SyslogHook, error) {
+		return logrussyslog.NewSyslogHook(network, address, syslogFacilities[facility]|syslog.LOG_INFO, "conntrack-tools")
+	}}
+	return h, h.connect()
 }
 
 // syslogHook strips the prefix that syslog writes itself. As a writerHook, it
 // returns no error.
-type syslogHook struct{ *logrussyslog.SyslogHook }
+type syslogHook struct {
+	mu                       sync.Mutex
+	*logrussyslog.SyslogHook // its Writer is nil while syslog cannot be reached
+	dial                     func() (*logrussyslog.SyslogHook, error)
+	tried                    time.Time
+}
+
+// syslogRetry is the time between two attempts to reach syslog, which a line
+// of the log waits for. Once reached, it is reached again by the Writer.
+const syslogRetry = time.Second
+
+func (h *syslogHook) connect() (err error) {
+	h.tried = time.Now()
+	h.SyslogHook, err = h.dial()
+	return err
+}
 
 func (h *syslogHook) Fire(e *logrus.Entry) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.Writer == nil && (time.Since(h.tried) < syslogRetry || h.connect() != nil) {
+		return nil
+	}
 	text := printable(e.Message)
 	switch e.Level {
 	case logrus.InfoLevel:

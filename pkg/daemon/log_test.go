@@ -151,6 +151,38 @@ func TestSyslogFacilities(t *testing.T) {
 	}
 }
 
+// TestSyslogComesLater starts without a syslog, and has one that starts anew:
+// lines arrive as soon as it is there.
+func TestSyslogComesLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	hook, err := newSyslogHook("unixgram", path, "daemon")
+	if err == nil {
+		t.Fatal("reached what is not there")
+	}
+	log := NewLogger(io.Discard, io.Discard)
+	log.AddHook(hook)
+	log.Info("into the void")
+	for i := range 2 {
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		hook.tried = time.Time{} // as if syslogRetry had passed
+		log.Info("a line")
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4096)
+		if n, err := conn.Read(b); err != nil || !strings.Contains(string(b[:n]), ": a line") {
+			t.Errorf("run %d: %q, %v", i, b[:n], err)
+		}
+		if err := errors.Join(conn.Close(), os.RemoveAll(path)); err != nil {
+			t.Fatal(err)
+		}
+		log.Info("into the void")
+	}
+}
+
 // TestLogFileEntry is conntrackd's line about an entry: a date, a tab, the
 // entry.
 func TestLogFileEntry(t *testing.T) {
