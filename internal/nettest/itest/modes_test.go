@@ -3,6 +3,7 @@ package itest_test
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,15 +17,25 @@ type modeRow struct {
 	lines []string // further lines of the Mode section
 	// bypass: no internal cache; inject: no external cache.
 	bypass, inject bool
+	// rights are the kinds whose cache is right again by itself after the
+	// other side restarted. The others lack what began meanwhile until they
+	// ask for everything, and keep what ended until they are flushed.
+	rights []nettest.Kind
 }
+
+// unaided reports whether a survivor is right again by itself.
+func (m *modeRow) unaided(survivor nettest.Kind) bool { return slices.Contains(m.rights, survivor) }
 
 const (
 	noInternal = "DisableInternalCache on"
 	noExternal = "DisableExternalCache on"
 )
 
+var alarmRow = modeRow{name: "ALARM", mode: "ALARM", lines: []string{"RefreshTime 1", "CacheTimeout 8"}, rights: []nettest.Kind{nettest.C, nettest.Go}}
+
 var modeRows = []modeRow{
-	{name: "ALARM", mode: "ALARM", lines: []string{"RefreshTime 3", "CacheTimeout 8"}},
+	{name: "FTFW", mode: "FTFW", rights: []nettest.Kind{nettest.Go}},
+	alarmRow,
 	{name: "NOTRACK", mode: "NOTRACK"},
 	{name: "NOTRACK-bypass", mode: "NOTRACK", lines: []string{noInternal}, bypass: true},
 	{name: "NOTRACK-inject", mode: "NOTRACK", lines: []string{noExternal}, inject: true},
@@ -32,36 +43,25 @@ var modeRows = []modeRow{
 	{name: "FTFW-inject", mode: "FTFW", lines: []string{noExternal}, inject: true},
 }
 
-// linkRow is one way to join the nodes.
-type linkRow struct {
-	name string
-	v6   bool
-}
-
-var linkRows = []linkRow{{"UDPv4", false}, {"UDPv6", true}}
-
-// forModes runs a test for each mode over each link in each pairing.
+// forModes runs a test for each mode in each pairing, over UDP and IPv4.
 func forModes(t *testing.T, rows []modeRow, f func(*testing.T, modeRow, *rig)) {
 	for _, m := range rows {
-		for _, l := range linkRows {
-			t.Run(m.name+"/"+l.name, func(t *testing.T) {
-				forPairings(t, func(t *testing.T, p pairing) {
-					if l.v6 && p == (pairing{nettest.C, nettest.C}) {
-						t.Skip("the control pairing runs over one link only")
-					}
-					f(t, m, newRig(t, p, func(a, b *nettest.Config) { m.configure(l, a, b) }))
-				})
-			})
-		}
+		t.Run(m.name, func(t *testing.T) {
+			forPairings(t, func(t *testing.T, p pairing) { f(t, m, newRig(t, p, m.both)) })
+		})
 	}
 }
 
-func (m *modeRow) configure(l linkRow, a, b *nettest.Config) {
-	*a, *b = nettest.SyncConfigs(l.v6)
-	for _, c := range []*nettest.Config{a, b} {
-		c.Mode, c.ModeLines = m.mode, m.lines
-		c.StartupResync = m.resyncs()
-	}
+// configure adds the mode to a configuration.
+func (m *modeRow) configure(c *nettest.Config) {
+	c.Mode, c.ModeLines = m.mode, m.lines
+	c.StartupResync = m.resyncs()
+}
+
+// both configures both daemons.
+func (m *modeRow) both(a, b *nettest.Config) {
+	m.configure(a)
+	m.configure(b)
 }
 
 func (m *modeRow) resyncs() bool { return m.mode != "ALARM" }
@@ -94,126 +94,10 @@ func (r *rig) arrives(m modeRow, what string, keep func(*nettest.Entry) bool) {
 
 func all(*nettest.Entry) bool { return true }
 
-const modeFlows = 200
-
-// TestModes creates, updates and ends flows on A, has B ask for everything and
-// A send everything, and restarts either side. Nothing must come back to A.
-func TestModes(t *testing.T) {
-	forModes(t, modeRows, func(t *testing.T, m modeRow, r *rig) {
-		r.start()
-		if m.mode == "FTFW" {
-			r.handshake()
-		}
-		w := r.flood(r.two.A)
-		r.must(w.Create, load(0, modeFlows, 0, 0, nil))
-		r.arrives(m, "new flows on B", all)
-		before := r.kernel(r.two.B)
-
-		r.must(w.Update, load(0, modeFlows/2, 0, 1<<20, nil))
-		r.arrives(m, "updates on B", all)
-		if m.inject && r.b.Kind == nettest.Go {
-			r.updatedInPlace(before, r.kernel(r.two.B))
-		}
-		r.must(w.Delete, load(0, modeFlows/4, 0, 0, nil))
-		r.arrives(m, "ends of flows on B", all)
-		r.nothingComesBack(m)
-
-		r.asked(m)
-		r.restarted(m)
-		if !m.inject { // its kernel has A's flows when it starts
-			r.nothingComesBack(m)
-		}
-	})
-}
-
-// updatedInPlace fails unless the entries are the very ones they were, those
-// with IPv6 NAT included.
-func (r *rig) updatedInPlace(before, after nettest.Table) {
-	r.Helper()
-	for k, e := range before {
-		if a := after[k]; a == nil || a.ID != e.ID {
-			r.Errorf("%v was replaced by an update", k)
-			return
-		}
-	}
-}
-
-// nothingComesBack fails if A took something from B, or B takes what it was
-// told for its own.
-func (r *rig) nothingComesBack(m modeRow) {
-	r.Helper()
-	external, err := r.a.External(r.Context())
-	r.ok(err)
-	if len(external) > 0 {
-		r.Errorf("A's external cache has %d flows", len(external))
-	}
-	if m.bypass {
-		return
-	}
-	internal, err := r.b.Internal(r.Context())
-	r.ok(err)
-	if len(internal) > 0 {
-		r.Errorf("B's internal cache has %d flows that are A's", len(internal))
-	}
-}
-
-// forget empties what B knows of A.
-func (r *rig) forget(m modeRow) {
-	r.Helper()
-	if m.inject {
-		r.request(r.b, "-F") // what others delete would be told to A
-		r.eventually("the flush of B's kernel", func() error {
-			if n := r.count(r.b); n != 0 {
-				return fmt.Errorf("%d entries", n)
-			}
-			return nil
-		})
-		return
-	}
-	r.request(r.b, "-f", "external")
-}
-
-// asked has B lose everything and get it again by -n and by -B; in ALARM these
-// do nothing and it comes by itself.
-func (r *rig) asked(m modeRow) {
-	r.Helper()
-	for _, order := range []struct {
-		d       *nettest.Daemon
-		request string
-	}{{r.b, "-n"}, {r.a, "-B"}} {
-		r.forget(m)
-		r.request(order.d, order.request)
-		r.arrives(m, "everything after "+order.request, all)
-	}
-}
-
-// restarted stops and starts each side while flows begin on A.
-func (r *rig) restarted(m modeRow) {
-	r.Helper()
-	w := r.flood(r.two.A)
-	r.ok(r.b.Stop())
-	r.must(w.Create, load(modeFlows, modeFlows+50, 0, 0, nil))
-	r.ok(r.b.Start(r.Context()))
-	r.arrives(m, "what began while B was down", all)
-
-	r.ok(r.a.Stop())
-	r.must(w.Create, load(modeFlows+50, modeFlows+100, 0, 0, nil))
-	r.ok(r.a.Start(r.Context()))
-	if m.resyncs() {
-		r.request(r.b, "-n")
-	}
-	r.arrives(m, "what began while A was down", all)
-	r.must(w.Delete, load(modeFlows, modeFlows+100, 0, 0, nil))
-	r.arrives(m, "ends after the restarts", all)
-}
-
 // TestModeRequests holds what the requests print and do where there is no
 // cache, or no RESYNC.
 func TestModeRequests(t *testing.T) {
 	forModes(t, modeRows, func(t *testing.T, m modeRow, r *rig) {
-		if linkV6 := r.a.Config.Local.Is6(); linkV6 {
-			t.Skip("the link does not matter here")
-		}
 		r.start()
 		if m.mode == "FTFW" {
 			r.handshake()
@@ -302,10 +186,9 @@ func (r *rig) showsKernel(d *nettest.Daemon) {
 // CacheTimeout, and shows until then how long that is.
 func TestALARMExpires(t *testing.T) {
 	forPairings(t, func(t *testing.T, p pairing) {
-		m := modeRows[0]
-		r := newRig(t, p, func(a, b *nettest.Config) { m.configure(linkRows[0], a, b) }).start()
+		r := newRig(t, p, alarmRow.both).start()
 		r.must(r.flood(r.two.A).Create, load(0, 20, 0, 0, nil))
-		r.arrives(m, "flows on B", all)
+		r.arrives(alarmRow, "flows on B", all)
 		for line := range strings.Lines(r.request(r.b, "-e")) {
 			var left, age int
 			_, rest, _ := strings.Cut(line, "[expires in ")
@@ -333,11 +216,7 @@ func TestInjectedNAT(t *testing.T) {
 		}
 		t.Run(m.name, func(t *testing.T) {
 			forPairings(t, func(t *testing.T, p pairing) {
-				r := newFirewallRig(t, p, func(a, b *nettest.Config) {
-					ignoreA, ignoreB := a.IgnoreAddresses, b.IgnoreAddresses
-					m.configure(linkRows[0], a, b)
-					a.IgnoreAddresses, b.IgnoreAddresses = ignoreA, ignoreB
-				})
+				r := newFirewallRig(t, p, m.both)
 				if m.mode == "FTFW" {
 					r.handshake()
 				}

@@ -113,33 +113,6 @@ func (r *rig) externalCovers(from, to *nettest.Daemon) (more int) {
 	return more
 }
 
-// TestOrderlyRestart stops and starts each side and changes A's kernel
-// meanwhile. With StartupResync the restarted side asks for everything; the
-// surviving one has to be told to ask, with -n.
-func TestOrderlyRestart(t *testing.T) {
-	forPairings(t, func(t *testing.T, p pairing) {
-		r := newRig(t, p, withStartupResync).start()
-		r.handshake()
-		wa, wb := r.flood(r.two.A), r.flood(r.two.B)
-		r.must(wa.Create, load(0, 100, 0, 0, nil))
-		r.must(wb.Create, load(100, 200, 0, 0, nil))
-		survivor := map[*nettest.Daemon]*nettest.Daemon{r.a: r.b, r.b: r.a}
-		for i, d := range []*nettest.Daemon{r.b, r.a, r.b} {
-			r.ok(d.Stop())
-			for _, path := range []string{d.Config.Lock, d.Config.Socket} {
-				if _, err := os.Lstat(path); err == nil {
-					t.Errorf("%s is left after an orderly end", path)
-				}
-			}
-			r.must(wa.Create, load(1000+i, 1001+i, 0, 0, nil))
-			r.ok(d.Start(r.Context()))
-			r.request(survivor[d], "-n")
-			r.cachesAgree(r.a, r.b, 101+i)
-			r.cachesAgree(r.b, r.a, 100)
-		}
-	})
-}
-
 // TestSecondDaemon starts a second daemon with the first one's lock and socket.
 // It must refuse, and the first must go on answering on its socket.
 func TestSecondDaemon(t *testing.T) {
