@@ -78,7 +78,10 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 const aliveSilence = 3 * time.Second
 
 func (d *Daemon) linkConfig() link.SetConfig {
-	cfg := link.SetConfig{Links: d.cfg.Links, ReturnToDefault: d.cfg.ReturnToDefault, Silence: aliveSilence, Changed: d.sayLink}
+	cfg := link.SetConfig{
+		Links: d.cfg.Links, ReturnToDefault: d.cfg.ReturnToDefault, Silence: aliveSilence, Changed: d.sayLink,
+		Unanswered: func() time.Duration { return d.sync.node.Unanswered(d.now()) }, // the loop is in the node when it receives
+	}
 	if d.cfg.Node.Mode == node.ALARM {
 		cfg.Silence = 0
 	}

@@ -88,7 +88,7 @@ func (e *Engine) acked(now time.Duration, from, to uint32) {
 		}
 		i = next
 	}
-	e.out.heard = true
+	e.out.heard, e.out.answered = true, now
 	if wire.After(to, e.out.ackedTo) || !e.ours(e.out.ackedTo) {
 		e.out.ackedTo = to
 	}
@@ -102,6 +102,7 @@ func (e *Engine) nacked(now time.Duration, from, to uint32) {
 		e.stats.ForeignRanges++
 		return
 	}
+	e.out.answered = now
 	for i := e.seek(from); i != 0; {
 		n := e.q.at(i)
 		if wire.After(n.seq, to) {

@@ -142,6 +142,16 @@ func (e *Engine) Pending() (tx, resend int) {
 // Unacked returns the number of objects that were sent and not acknowledged.
 func (e *Engine) Unacked() int { return e.q.unacked }
 
+// Unanswered returns how long the peer has acknowledged nothing although
+// something waits for that, else 0. A peer that hears us does so each second
+// (docs/protocol.md 5.3).
+func (e *Engine) Unanswered(now time.Duration) time.Duration {
+	if e.q.lists[resendList].n == 0 {
+		return 0
+	}
+	return now - e.out.answered
+}
+
 // Stats returns a copy of the counters.
 func (e *Engine) Stats() Stats {
 	s := e.stats

@@ -244,6 +244,36 @@ func TestAmendsAreSpaced(t *testing.T) {
 	}
 }
 
+// TestUnanswered: it begins with the first message that waits for an
+// acknowledgement, and anew with each ACK or NACK of what we sent.
+func TestUnanswered(t *testing.T) {
+	e, next := pair(t, Config{FirstSeq: 1})
+	at := func(now, want time.Duration, what string) {
+		t.Helper()
+		if got := e.Unanswered(now); got != want {
+			t.Errorf("%v: %v after %s, want %v", now, got, what, want)
+		}
+	}
+	at(time.Hour, 0, "nothing")
+	var seqs []uint32
+	for i := range 3 {
+		e.Enqueue(Ref(i + 1))
+		f, _ := e.Pop(time.Duration(10+i) * time.Second)
+		seqs = append(seqs, f.Header.Seq)
+	}
+	at(14*time.Second, 4*time.Second, "messages")
+	e.Receive(15*time.Second, next(wire.FlagALIVE, 0, 0))
+	at(16*time.Second, 6*time.Second, "an ALIVE")
+	e.Receive(17*time.Second, next(wire.FlagACK, seqs[0]+1000, seqs[0]+2000))
+	at(18*time.Second, 8*time.Second, "an ACK of something else")
+	e.Receive(20*time.Second, next(wire.FlagACK, seqs[0], seqs[0]))
+	at(21*time.Second, time.Second, "an ACK")
+	e.Receive(22*time.Second, next(wire.FlagNACK, seqs[1], seqs[1]))
+	at(24*time.Second, 2*time.Second, "a NACK")
+	e.Receive(25*time.Second, next(wire.FlagACK, seqs[2], seqs[2]))
+	at(25*time.Second, 0, "the last ACK")
+}
+
 func TestDeadline(t *testing.T) {
 	e := New(Config{FirstSeq: 1, ACKWindow: 300, ResendQueue: 10, HelloHold: 1500 * time.Millisecond}, time.Second)
 	if d := e.Deadline(); d != 2*time.Second {

@@ -39,8 +39,9 @@ type sending struct {
 	over      engine.Spaced // the peer may have nothing: it gets everything
 	bulks     engine.Spaced // the peer asked for everything
 
-	ackedTo        uint32 // the highest number acknowledged
-	oldest, resync watch  // what that has left behind
+	answered       time.Duration // when the peer last acknowledged, or nothing waited for that
+	ackedTo        uint32        // the highest number acknowledged
+	oldest, resync watch         // what that has left behind
 }
 
 // Pop returns the next message to send. The owner sends messages in this
@@ -113,6 +114,9 @@ func (e *Engine) sent(now time.Duration, i uint32) {
 	}
 	if e.q.lists[resendList].n >= e.cfg.ResendQueue {
 		e.overflow(now, e.q.lists[resendList].head)
+	}
+	if e.q.lists[resendList].n == 0 {
+		e.out.answered = now
 	}
 	e.q.move(resendList, i)
 	e.finishResync()

@@ -14,7 +14,8 @@ import "time"
 // nothing is heard on any link for a while, our words may be getting lost
 // (or those of the other node, which then tries likewise): the next link is
 // tried, and so on, in ever longer intervals, as the other node may just be
-// down.
+// down. The same when the other node is heard but answers nothing: a C daemon
+// that hears nothing stays where it is until it hears something.
 type failover struct {
 	members   []member
 	home      int // the Default link
@@ -24,8 +25,10 @@ type failover struct {
 	silence   time.Duration // without a word until another is tried; 0: never
 
 	lastHeard  time.Duration // on any link
+	heardSince time.Duration // without a silence
 	switchedAt time.Duration
 	probes     int // links tried since something was heard
+	appeals    int // links tried since something was answered
 	none       bool
 
 	holdUntil   time.Duration // until then nobody leads us away
@@ -44,8 +47,8 @@ type member struct {
 const (
 	settleTime  = 100 * time.Millisecond // see above: not heard
 	mostSilence = time.Minute            // between two tries
-	// After a return the other node may not have followed yet: it says
-	// something each second.
+	// After a return or an appeal the other node may not have followed yet: it
+	// says something each second, and so do we.
 	holdTime    = 2 * time.Second
 	leastReturn = 10 * time.Second // how long the Default link must have been up
 	mostReturn  = 10 * time.Minute
@@ -95,6 +98,9 @@ func (f *failover) next() (best int, ok bool) {
 
 // hear is told that something came on link i.
 func (f *failover) hear(now time.Duration, i int) outcome {
+	if now-f.lastHeard >= f.silence {
+		f.heardSince = now
+	}
 	f.members[i].heard, f.lastHeard, f.probes = now, now, 0
 	if i == f.current {
 		f.announced = i
@@ -147,8 +153,12 @@ func (f *failover) choose(now time.Duration) outcome {
 	return failed
 }
 
-// tick is told the time, every now and then.
-func (f *failover) tick(now time.Duration) outcome {
+// tick is told the time, every now and then, and how long the other node has
+// not answered.
+func (f *failover) tick(now, unanswered time.Duration) outcome {
+	if unanswered < f.silence {
+		f.appeals = 0
+	}
 	if f.goHome && f.current != f.home && f.probes == 0 && f.members[f.home].running &&
 		now >= f.nextReturn && now-f.members[f.home].since >= leastReturn {
 		f.move(now, f.home)
@@ -156,21 +166,28 @@ func (f *failover) tick(now time.Duration) outcome {
 		f.returnedAt, f.holdUntil = now, now+holdTime
 		return moved
 	}
-	if f.silence == 0 || now-max(f.lastHeard, f.switchedAt) < f.patience() {
+	if f.silence == 0 {
 		return unchanged
 	}
+	silent := now-max(f.lastHeard, f.switchedAt) >= f.patience(f.probes)
+	unheard := unanswered >= f.silence && now-max(f.heardSince, f.switchedAt) >= f.patience(f.appeals)
 	i, ok := f.after(f.current)
-	if !ok {
+	if !ok || !silent && !unheard {
 		return unchanged
 	}
 	f.move(now, i)
-	f.probes++
+	if silent {
+		f.probes++
+	} else {
+		f.appeals++
+		f.holdUntil = now + holdTime // what it says meanwhile on the old link is no answer
+	}
 	return moved
 }
 
 // patience doubles with every round of all links.
-func (f *failover) patience() time.Duration {
-	return min(f.silence<<min(f.probes/len(f.members), 10), max(mostSilence, f.silence))
+func (f *failover) patience(tried int) time.Duration {
+	return min(f.silence<<min(tried/len(f.members), 10), max(mostSilence, f.silence))
 }
 
 // after returns the running link that follows, around.

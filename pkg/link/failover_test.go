@@ -9,7 +9,8 @@ import (
 )
 
 // Each script is a list of words: TIME in milliseconds, then h1 (heard on link
-// 1), u1 or d1 (its interface is up or down) or t (a tick), then the link that
+// 1), u1 or d1 (its interface is up or down) or t (a tick), t3 if
+// the other node has not answered for three seconds, then the link that
 // is current, and the one announced if that is another.
 func TestFailover(t *testing.T) {
 	for _, c := range []struct {
@@ -39,6 +40,12 @@ func TestFailover(t *testing.T) {
 			"0 d0 1, 100 u0 1, 10050 h1 1, 10100 t 0, 12000 h1 0, 12100 h1 1, 30000 h1 1, 32099 t 1, 32099 h1 1, 32100 t 0"},
 		{"a Default link that fails again and again", 2, 0, true,
 			"0 d0 1, 0 u0 1, 10000 t 0, 10001 d0 1, 10002 u0 1, 30000 h1 1, 30000 t 1, 30001 t 0, 30002 d0 1, 30003 u0 1, 70000 h1 1, 70001 t 1, 70002 t 0"},
+		{"heard and not answered: the next one, and the words on the old one lead nobody back", 2, 0, false,
+			"0 h0 0, 2900 h0 0, 2900 t2 0, 3000 t2 0, 3400 t2.9 0, 3500 t3 1/0, 3900 h0 1/0, 4000 h1 1, 4500 t 1, 60000 h1 1, 60500 t 1"},
+		{"not answered on any link: in ever longer intervals", 2, 0, false,
+			"0 h0 0, 1500 h0 0, 3000 t3 1/0, 4900 h0 1/0, 5000 h0 0, 7900 h0 0, 7900 t7 0, 8000 t8 1/0, 10000 h0 0, 12800 h0 0, 15700 h0 0, 15900 t15 0, 16000 t16 1/0"},
+		{"not answered by a node that was away", 2, 0, false, "0 h0 0, 2999 t2 0, 2999 h0 0, 70000 h0 0, 70000 t70 0, 72900 h0 0, 72900 t70 0, 73000 t70 1/0"},
+		{"not answered, and only one is up", 2, 0, false, "0 h0 0, 1 d1 0, 9000 h0 0, 9000 t9 0"},
 		{"no return while all links are tried", 2, 0, true, "0 d0 1, 0 u0 1, 9000 t 0/1, 12000 t 1, 15500 t 1, 16000 h1 1, 16500 t 1, 20000 h1 1, 21999 t 1, 22000 t 0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,7 +69,13 @@ func TestFailover(t *testing.T) {
 					f.state(now, i, w[1][0] == 'u')
 					o = f.choose(now)
 				default:
-					o = f.tick(now)
+					var unanswered time.Duration
+					if w[1] != "t" {
+						if unanswered, err = time.ParseDuration(w[1][1:] + "s"); err != nil {
+							t.Fatal(err)
+						}
+					}
+					o = f.tick(now, unanswered)
 				}
 				got := fmt.Sprint(f.current)
 				if f.announced != f.current {
@@ -99,7 +112,7 @@ func TestFailoverStart(t *testing.T) {
 func TestFailoverWithoutSilence(t *testing.T) {
 	f := newFailover([]bool{true, true}, 0, false, 0)
 	f.hear(0, 0)
-	if o := f.tick(time.Hour); o != unchanged || f.current != 0 {
+	if o := f.tick(time.Hour, time.Hour); o != unchanged || f.current != 0 {
 		t.Errorf("link %d, outcome %d", f.current, o)
 	}
 }
@@ -135,10 +148,10 @@ func TestFailoverAgrees(t *testing.T) {
 func TestFailoverListens(t *testing.T) {
 	f := newFailover([]bool{true, true}, 0, false, 3*time.Second)
 	f.listen(time.Minute)
-	if o := f.tick(time.Minute + 2900*time.Millisecond); o != unchanged {
+	if o := f.tick(time.Minute+2900*time.Millisecond, 0); o != unchanged {
 		t.Errorf("outcome %d", o)
 	}
-	if o := f.tick(time.Minute + 3*time.Second); o != moved {
+	if o := f.tick(time.Minute+3*time.Second, 0); o != moved {
 		t.Errorf("outcome %d", o)
 	}
 }

@@ -21,6 +21,10 @@ type SetConfig struct {
 	// Silence is how long nothing must have come on any link before another
 	// is tried. Zero: never. It must be longer than the other node is silent.
 	Silence time.Duration
+	// Unanswered says how long the other node has not acknowledged anything of
+	// what it was sent, zero if nothing waits for that. Recv calls it. Nil if
+	// the protocol does not tell.
+	Unanswered func() time.Duration
 	// Changed is called with the link that is used from now on, or with nil
 	// when none is up and running. It must not use the links. May be nil.
 	Changed func(Link)
@@ -34,6 +38,7 @@ type Set struct {
 	poll    *poller
 	watch   watch
 	changed func(Link)
+	asked   func() time.Duration // SetConfig.Unanswered
 	start   time.Time
 	current atomic.Int32
 	closed  atomic.Bool
@@ -67,7 +72,10 @@ func OpenSet(cfg SetConfig) (Link, error) {
 	if len(cfg.Links) == 1 {
 		return Open(cfg.Links[0])
 	}
-	s := &Set{watch: watch{-1}, changed: cfg.Changed, start: time.Now()}
+	s := &Set{watch: watch{-1}, changed: cfg.Changed, asked: cfg.Unanswered, start: time.Now()}
+	if s.asked == nil {
+		s.asked = func() time.Duration { return 0 }
+	}
 	if err := s.open(&cfg); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -237,6 +245,7 @@ func (s *Set) hear(i int) {
 
 func (s *Set) tick() {
 	s.look() // should a notification have been lost
+	unanswered := s.asked()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -245,7 +254,7 @@ func (s *Set) tick() {
 	}
 	s.ticked = now
 	was := s.failover.current
-	s.apply(was, s.failover.tick(now))
+	s.apply(was, s.failover.tick(now, unanswered))
 }
 
 // look asks how the interfaces are.

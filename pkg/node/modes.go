@@ -82,6 +82,20 @@ type timers interface {
 // numberer numbers messages that were in no queue (DisableInternalCache).
 type numberer interface{ Number() uint32 }
 
+// answered is what FTFW has in addition: the peer says what has arrived.
+type answered interface {
+	Unanswered(now time.Duration) time.Duration
+}
+
+// Unanswered returns how long the peer has acknowledged nothing although
+// something waits for that; always 0 in a mode without acknowledgements.
+func (n *Node) Unanswered(now time.Duration) time.Duration {
+	if e, ok := n.engine.(answered); ok {
+		return e.Unanswered(now)
+	}
+	return 0
+}
+
 // helloHold is how long objects wait for the peer's answer to our hello at
 // the start. A peer that is there answers within its timer of one second.
 const helloHold = 3 * time.Second

@@ -29,6 +29,11 @@ func TestModesTable(t *testing.T) {
 			t.Errorf("%v: a resend queue %v", m, got)
 		}
 		n.RequestResync()
+		messages(n, 0)
+		if got := n.Unanswered(time.Minute); (got == time.Minute) != (m == FTFW) || got != 0 && m != FTFW {
+			t.Errorf("%v: unanswered for %v", m, got)
+		}
+		n.RequestResync()
 		if types := controls(n); slices.Contains(types, wire.RESYNC) != m.Resyncs() {
 			t.Errorf("%v sends %v when asked for a resync", m, types)
 		}
