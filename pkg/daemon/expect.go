@@ -182,7 +182,7 @@ func (d *Daemon) expectReport(b []byte) []byte {
 	st := d.nodeStats()
 	var caches []byte
 	if d.cfg.Node.DisableInternalCache {
-		caches = appendBypass(caches, &BypassStats{New: st.Sent[wire.ExpNew], Updated: st.Sent[wire.ExpUpd], Destroyed: st.Sent[wire.ExpDel]})
+		caches = appendBypass(caches, &BypassStats{New: st.Passed[wire.ExpNew], Updated: st.Passed[wire.ExpUpd], Destroyed: st.Passed[wire.ExpDel]})
 	} else {
 		caches = appendCache(caches, "internal", cacheStats(&st.ExpectInternal))
 	}
@@ -195,11 +195,10 @@ func (d *Daemon) expectReport(b []byte) []byte {
 	return d.appendGeneral(b, &st, caches)
 }
 
-// onDumpExpects is onDump for expectations. As in conntrackd only the plain
-// text is a matter of ExpectationSync.
+// onDumpExpects is onDump for expectations.
 func (d *Daemon) onDumpExpects(which node.Which, xml bool) handler {
 	return func(ctx context.Context, w io.Writer) error {
-		if d.sync == nil || !xml && !d.syncsExpects() {
+		if !d.syncsExpects() {
 			return nil
 		}
 		if which == node.Internal && d.cfg.Node.DisableInternalCache {

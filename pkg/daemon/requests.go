@@ -109,7 +109,7 @@ func (d *Daemon) onFlushInternal(context.Context, io.Writer) error {
 }
 
 func (d *Daemon) onFlushExternal(context.Context, io.Writer) error {
-	if d.sync == nil || d.sync.inject != nil {
+	if d.sync == nil {
 		return nil
 	}
 	ok := false

@@ -59,7 +59,7 @@ func (d *Daemon) cacheReport(b []byte) []byte {
 // appendCaches appends the blocks of both caches, or of what stands in for them.
 func (d *Daemon) appendCaches(b []byte, st *node.Stats, cache func([]byte, string, *CacheStats) []byte) []byte {
 	if d.cfg.Node.DisableInternalCache {
-		b = appendBypass(b, &BypassStats{New: st.Sent[wire.CTNew], Updated: st.Sent[wire.CTUpd], Destroyed: st.Sent[wire.CTDel]})
+		b = appendBypass(b, &BypassStats{New: st.Passed[wire.CTNew], Updated: st.Passed[wire.CTUpd], Destroyed: st.Passed[wire.CTDel]})
 	} else {
 		b = cache(b, "internal", cacheStats(&st.Internal))
 	}

@@ -63,6 +63,9 @@ func (n *Node) pass(events []flow.Event) {
 		h := wire.Header{Type: directType[ev.Op], Seq: n.numbers.Number()}
 		d.queued = n.wire.AppendFlow(d.queued, h, &ev.Flow)
 		n.stats.Sent[h.Type]++
+		if ev.Op != flow.Dumped {
+			n.stats.Passed[h.Type]++
+		}
 	}
 }
 
@@ -88,6 +91,7 @@ func (n *Node) passExpects(events []flow.ExpectEvent) {
 		h := wire.Header{Type: directExpectType[ev.Op], Seq: n.numbers.Number()}
 		d.queued = n.wire.AppendExpect(d.queued, h, &ev.Expect)
 		n.stats.Sent[h.Type]++
+		n.stats.Passed[h.Type]++
 	}
 }
 

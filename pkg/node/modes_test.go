@@ -378,6 +378,9 @@ func TestWithoutInternalCache(t *testing.T) {
 	if !slices.Equal(got, []uint8{wire.CTDel, wire.CTUpd, wire.CTNew}) {
 		t.Errorf("a dump that is older than events: sent %v", got)
 	}
+	if st := n.Stats(); st.Passed[wire.CTNew] != st.Sent[wire.CTNew]-1 {
+		t.Errorf("%d of %d new flows are said to be events, want all but that of the dump", st.Passed[wire.CTNew], st.Sent[wire.CTNew])
+	}
 	n.EndTable()
 	if got := types(other(flow.Dumped, 4, 3)); !slices.Equal(got, []uint8{wire.CTNew}) {
 		t.Errorf("events before the last table matter: sent %v", got)

@@ -69,9 +69,11 @@ type Stats struct {
 	EventsFiltered uint64
 	// TrafficBytes and TrafficPackets sum the counters of destroyed flows.
 	TrafficBytes, TrafficPackets uint64
-	// Sent counts data messages by their type; without an internal cache these
-	// are the events that were passed on.
+	// Sent counts data messages by their type.
 	Sent [6]uint64
+	// Passed counts those of them that were made of events, without an internal
+	// cache: not what answers a request for the table.
+	Passed [6]uint64
 	// DirectLost counts events that were not sent because too many waited for
 	// the link, without an internal cache.
 	DirectLost uint64
