@@ -47,6 +47,31 @@ func (n *Node) Kernel() (Table, error) {
 	return t, nil
 }
 
+// RawKernel is Kernel by the netlink dump alone, for those who look often: each
+// dump walks the hash table of the whole machine. States are numbers, and what
+// RawEntry and the other fields of Entry both have is in RawEntry only.
+func (n *Node) RawKernel() (Table, error) {
+	flows, err := n.kernelDump()
+	if err != nil {
+		return nil, err
+	}
+	t := Table{}
+	for i := range flows {
+		f := &flows[i]
+		e := &Entry{Key: flowKey(f), Reply: flowTuple(&f.TupleReply), HasReply: true, Timeout: int(f.Timeout), Mark: f.Mark, Raw: rawEntry(f)}
+		switch p := &f.ProtoInfo; {
+		case p.TCP != nil:
+			e.State = fmt.Sprint(p.TCP.State)
+		case p.SCTP != nil:
+			e.State = fmt.Sprint(p.SCTP.State)
+		case p.DCCP != nil:
+			e.State = fmt.Sprint(p.DCCP.State)
+		}
+		t[e.Key] = e
+	}
+	return t, nil
+}
+
 func (n *Node) kernelDump() ([]conntrack.Flow, error) {
 	c, err := conntrack.Dial(&netlink.Config{NetNS: n.FD()})
 	if err != nil {

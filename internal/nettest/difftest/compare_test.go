@@ -21,7 +21,7 @@ var rewrites = []rewrite{
 	{aspect: "stdout", from: `\[active since \d+s\]`, to: "[active since Ns]"},
 	{aspect: "stdout", from: `\[expires in \d+s\]`, to: "[expires in Ns]"},
 	{aspect: "stdout", from: `<id>\d+</id>`, to: "<id>N</id>"},
-	{aspect: "stdout", from: `(?m)^(tcp|udp|udplite|icmp|icmpv6|sctp|gre|dccp|unknown)( +\d+) \d{3,4} `, to: "$1$2 TIMEOUT "},
+	{aspect: "stdout", from: `(?m)^(tcp|udp|udplite|icmp|icmpv6|sctp|gre|dccp|unknown)( +\d+) \d+ `, to: "$1$2 TIMEOUT "},
 	{aspect: "stdout", from: `daemon uptime: .*`, to: "daemon uptime: N"},
 	{aspect: "stdout", from: ` +\d+ (Bytes|Pckts|Error) (sent|send) +\d+ (Bytes|Pckts|Error) recv`, to: " N $1 $2 N $3 recv"},
 	{aspect: "stdout", from: `seq:\d+( flags:\d+)?\n`, to: "seq:N\n"},
@@ -36,6 +36,7 @@ var rewrites = []rewrite{
 	{aspect: "stdout", peered: true, from: `\d+ (Malformed msgs|Lost msgs)`, to: "N $1"},
 	{aspect: "log", from: `\[\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\] \(pid=\d+\) `, to: ""},
 	{aspect: "log", from: `commit has taken \d+\.\d{6} seconds`, to: "commit has taken N seconds"},
+	{aspect: "log", from: `\(pid=\d+\) received`, to: "(pid=N) received"},
 	{aspect: "log|stderr|stdout", from: `/tmp/\S*/(self|peer)\d+`, to: "DIR"},
 	{aspect: "log|stderr|stdout", from: `/\S*/conntrack(d|go)\b`, to: "PROGRAM"},
 	// Of what goes to stderr the levels count: texts about a configuration name its lines in our own words.
@@ -54,8 +55,10 @@ func init() {
 	}
 }
 
-// normal is a record's text in lines without what may differ. Entries come in
-// no particular order.
+// unordered are the steps that print entries, which come in no particular order.
+var unordered = regexp.MustCompile(`^-[ie]\b`)
+
+// normal is a record's text in lines without what may differ.
 func normal(r *record, alone bool) []string {
 	text := r.text
 	for _, w := range rewrites {
@@ -70,7 +73,7 @@ func normal(r *record, alone bool) []string {
 	if lines[len(lines)-1] == "" {
 		lines = lines[:len(lines)-1]
 	}
-	if r.aspect == "stdout" && regexp.MustCompile(`^-[ie]\b`).MatchString(r.step) {
+	if r.aspect == "stdout" && unordered.MatchString(r.step) {
 		slices.Sort(lines)
 	}
 	if r.aspect == "stderr" {

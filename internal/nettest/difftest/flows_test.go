@@ -121,30 +121,62 @@ func fill(t *testing.T, n *nettest.Node, site byte) {
 	ok(t, n.Do(func() error { return related(site) }))
 }
 
-// related writes a flow that another one led to.
+// related writes a flow that another one led to, and expectations.
 func related(site byte) error {
 	w, err := kernel.OpenWriter(kernel.WriterConfig{})
 	if err != nil {
 		return err
 	}
 	defer w.Close()
+	for _, x := range expected(site) {
+		if err := w.CreateExpect(&x); err != nil {
+			return err
+		}
+	}
 	var f flow.Flow
 	f.Has = flow.HasAddr | flow.HasProto | flow.HasPorts | flow.HasState | flow.HasStatus | flow.HasTimeout | flow.HasMaster | flow.HasMasterPort
 	f.Family, f.Proto, f.Sport, f.Dport = flow.IPv4, flow.ProtoTCP, 1500, 2021
 	copy(f.Src[:], []byte{10, 9, site, 1})
 	copy(f.Dst[:], []byte{203, 0, 113, 1})
 	f.State, f.Status, f.Timeout = 3, lasting|flood.Confirmed, timeout
-	for _, m := range richTable(site) {
-		if m.Helper != "" && m.Src.Is4() {
-			f.Master = f.Key
-			f.Master.Sport, f.Master.Dport = m.Sport, m.Dport
-		}
-	}
+	f.Master = master(site, flow.IPv4)
 	result := make([]kernel.Result, 1)
 	if err := w.Commit([]flow.Flow{f}, result); err != nil {
 		return err
 	}
 	return result[0].Err()
+}
+
+// master is the flow with a helper.
+func master(site byte, family uint8) (key flow.Key) {
+	for _, m := range richTable(site) {
+		if m.Helper == "" || m.Src.Is4() != (family == flow.IPv4) {
+			continue
+		}
+		key.Family, key.Proto, key.Sport, key.Dport = family, m.Proto, m.Sport, m.Dport
+		copy(key.Src[:], m.Src.AsSlice())
+		copy(key.Dst[:], m.Dst.AsSlice())
+	}
+	return key
+}
+
+// expected are the data connections of the masters: the kernel has room for
+// one of each. (A kernel's helper sets flags, a function and NAT as well; those
+// are the business of package itest.)
+func expected(site byte) (all []flow.Expect) {
+	for family, size := range map[uint8]int{flow.IPv4: 4, flow.IPv6: 16} {
+		x := flow.Expect{Has: flow.HasTimeout | flow.HasClass | flow.HasHelper, Timeout: timeout, Master: master(site, family)}
+		copy(x.Helper[:], "ftp")
+		x.Tuple = x.Master
+		x.Tuple.Src, x.Tuple.Dst, x.Tuple.Sport, x.Tuple.Dport = x.Master.Dst, x.Master.Src, 0, 3000
+		x.Mask = x.Tuple
+		for i := range size {
+			x.Mask.Src[i], x.Mask.Dst[i] = 0xff, 0xff
+		}
+		x.Mask.Sport, x.Mask.Dport = 0, 0xffff
+		all = append(all, x)
+	}
+	return all
 }
 
 // change makes the events.
