@@ -79,11 +79,16 @@ func (d *Daemon) readExpects(ctx context.Context, why node.Purpose) error {
 // masters are the flows whose helpers have translated what they announced.
 type masters struct {
 	mu      sync.Mutex
+	armed   bool // readMasters is about to come
 	waiting []flow.Key
+	// Without an internal cache nobody knows whether a master's event is here
+	// already: what is expected waits for it, and ends behind what began.
+	expects []flow.ExpectEvent
 }
 
-// A helper announces before it translates, and its event may be here before
-// that is done.
+// A helper announces before it translates, and before the kernel confirms a
+// flow that announces with its first packet. Its event may be here before
+// either is done.
 const (
 	mastersPause = 20 * time.Millisecond
 	mastersMost  = 4096
@@ -91,17 +96,25 @@ const (
 
 // takeExpects feeds expectation events to the node. The caller is inside.
 func (d *Daemon) takeExpects(now time.Duration, events []flow.ExpectEvent) {
-	d.sync.node.Expects(now, events)
-	d.readMastersOf(events)
-}
-
-// readMastersOf reads the masters of new expectations with translation again,
-// soon; see node.ReadMaster.
-func (d *Daemon) readMastersOf(expects []flow.ExpectEvent) {
 	m := &d.sync.masters
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before := len(m.waiting)
+	if !d.cfg.Node.DisableInternalCache {
+		d.sync.node.Expects(now, events)
+	} else if m.expects = append(m.expects, events...); len(m.expects) > mastersMost {
+		d.sync.node.Expects(now, m.expects)
+		m.expects = m.expects[:0]
+	}
+	m.add(events)
+	if !m.armed && len(m.waiting)+len(m.expects) > 0 {
+		m.armed = true
+		time.AfterFunc(mastersPause, d.readMasters)
+	}
+}
+
+// add notes the masters of new expectations with translation, to be read again;
+// see node.ReadMaster.
+func (m *masters) add(expects []flow.ExpectEvent) {
 	for i := range expects {
 		ev := &expects[i]
 		if ev.Op == flow.New && ev.Origin == flow.Other && ev.Expect.Has.Any(flow.HasSNAT|flow.HasSPAT) && len(m.waiting) < mastersMost {
@@ -110,17 +123,19 @@ func (d *Daemon) readMastersOf(expects []flow.ExpectEvent) {
 			m.waiting = append(m.waiting, master)
 		}
 	}
-	if before == 0 && len(m.waiting) > 0 {
-		time.AfterFunc(mastersPause, d.readMasters)
-	}
 }
 
 func (d *Daemon) readMasters() {
 	s := d.sync
-	s.masters.mu.Lock()
-	keys := s.masters.waiting
-	s.masters.waiting = nil
-	s.masters.mu.Unlock()
+	var keys []flow.Key
+	d.enter(func(n *node.Node, now time.Duration) {
+		m := &s.masters
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		keys, m.waiting, m.armed = m.waiting, nil, false
+		n.Expects(now, m.expects)
+		m.expects = m.expects[:0]
+	})
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
 	for _, k := range keys {

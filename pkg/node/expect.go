@@ -120,9 +120,16 @@ func (n *Node) expectCreated(now time.Duration, ev *flow.ExpectEvent) {
 // not survive a failover. Everything else events tell better.
 func (n *Node) ReadMaster(now time.Duration, f *flow.Flow) {
 	const adjusted = flow.HasSeqOrig | flow.HasSeqRepl
+	if !f.Has.Any(adjusted) {
+		return
+	}
+	if n.numbers != nil {
+		n.pass([]flow.Event{{Op: flow.Update, Flow: *f}})
+		return
+	}
 	s := n.internal
 	r := s.lookup(&f.Key)
-	if r == none || s.dead(r) || s.succeeded(r, f) || !f.Has.Any(adjusted) {
+	if r == none || s.dead(r) || s.succeeded(r, f) {
 		return
 	}
 	n.other = flow.Flow{Key: f.Key, Has: f.Has & adjusted, SeqAdj: f.SeqAdj}
