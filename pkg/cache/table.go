@@ -187,6 +187,7 @@ func (t *Table[K, V]) Scan(cursor ID, n int, fn func(ID, *K, *V)) (next ID) {
 // Stats is the size of a table.
 type Stats struct {
 	Live, Tombstones int
+	Slots            int    // that a Scan visits at most
 	SlabBytes        int    // of the pages held
 	IndexBytes       int    // of the index, both parts while it is resized
 	IndexSlots       int    // places in the index
@@ -199,6 +200,7 @@ func (t *Table[K, V]) Stats() Stats {
 	return Stats{
 		Live:       t.Len(),
 		Tombstones: t.dead,
+		Slots:      t.slab.held * pageLen,
 		SlabBytes:  t.slab.held * t.pageBytes(),
 		IndexBytes: t.index.bytes() + t.old.bytes(),
 		IndexSlots: int(t.index.n) * bucketLen,

@@ -109,6 +109,16 @@ func effects() (list []effect) {
 		add("Conntrackgo/CoalesceTime", "Conntrackgo { |CoalesceTime "+text+" | }", func(c *Config) { c.CoalesceTime = want })
 	}
 	add("Conntrackgo/ReturnToDefault", "Conntrackgo { |ReturnToDefault on | }", func(c *Config) { c.ReturnToDefault = true })
+	inject := func(hold time.Duration) func(c *Config) {
+		return func(c *Config) { c.Node.DisableExternalCache, c.Node.Hold = true, hold }
+	}
+	const noExternal = "Sync { Mode FTFW { DisableExternalCache on } } Conntrackgo { "
+	add("Conntrackgo/HoldInjected", noExternal+"|HoldInjected on| }", inject(10*time.Minute))
+	add("Conntrackgo/HoldInjected", noExternal+"|HoldInjected off HoldTimeout 30| }", inject(0))
+	for text, want := range map[string]time.Duration{"2": 2 * time.Second, "86400": 24 * time.Hour} {
+		add("Conntrackgo/HoldTimeout", noExternal+"|HoldTimeout "+text+" HoldInjected on| }", inject(want))
+		add("Conntrackgo/HoldTimeout", noExternal+"|HoldInjected on HoldTimeout "+text+"| }", inject(want))
+	}
 	for kind, base := range map[string]string{"UDP": "IPv4_address 1.2.3.4", "Multicast": "IPv6_address ff02::50"} {
 		sync := "Sync { Mode FTFW { } " + kind + " { " + base + " Interface eth2 } } Conntrackgo { "
 		accept := func(list ...string) func(c *Config) {

@@ -121,6 +121,10 @@ var errorSnippets = []string{
 	"Helper { Type ftp inet tcp { QueueNum 3 }\nSync { Mode FTFW { } }",
 	"Helper { ; }",
 	"Helper {\n Type x {\n",
+	// What holds what is injected.
+	"Conntrackgo { HoldTimeout 1 }",
+	"Conntrackgo { HoldTimeout 86401 }",
+	"Sync { Mode FTFW { } } Conntrackgo { HoldInjected on }",
 }
 
 func TestSuggest(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
 )
 
 // DefaultCoalesceTime is the longest rest between two sends when it is busy.
@@ -41,6 +42,27 @@ var ourRows = []row{
 		},
 		absent: "off",
 		help:   "Of several links: go back to the one marked Default, else the first, once it has been up for ten seconds. If it fails again soon, the next return waits twice as long, up to ten minutes. The C daemon stays where it is, and follows.",
+	},
+	{
+		in: "Conntrackgo", words: "HoldInjected", arg: boolean,
+		set: func(b *builder, v value) error {
+			b.hold.on, b.hold.pos = v.on, v.pos
+			return nil
+		},
+		absent: "off",
+		help:   "With DisableExternalCache: keep what the other node has from ageing in this one's kernel, until `-c` says that this one takes over; then everything gets its normal timeout back and no commit is needed. `-t` makes it a standby again. Meant for a primary and a backup, not for two that both have traffic. Both nodes need the same net.netfilter.nf_conntrack_*_timeout*. The C daemon lets the entries age.",
+	},
+	{
+		in: "Conntrackgo", words: "HoldTimeout", arg: number,
+		set: func(b *builder, v value) error {
+			if v.n < minHold || v.n > maxHold {
+				return fmt.Errorf("HoldTimeout %d is not between %d and %d seconds", v.n, minHold, maxHold)
+			}
+			b.hold.time = time.Duration(v.n) * time.Second
+			return nil
+		},
+		absent: fmt.Sprint(node.DefaultHold.Seconds()),
+		help:   "HoldInjected: how many seconds more than normal an entry gets, from 2 to 86400. It gets them anew each half of this time, so this daemon may be down for half of it before anything is less than it would be without. Less costs more: each entry is written twice in this time.",
 	},
 	{
 		in: "Conntrackgo", words: "AcceptFrom", arg: block,
@@ -78,6 +100,10 @@ func acceptFrom(family uint8) func(*builder, value) error {
 		return nil
 	}
 }
+
+// A round through all entries takes half of HoldTimeout. Above a day it would
+// be longer than the other node's silence is borne.
+const minHold, maxHold = 2, 86400
 
 // maxCoalesceTime keeps replication far below a failover's stall.
 const maxCoalesceTime = 100 * time.Millisecond

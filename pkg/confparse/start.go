@@ -3,6 +3,7 @@ package confparse
 import (
 	"cmp"
 	"net/netip"
+	"time"
 
 	"github.com/alecthomas/participle/v2/lexer"
 
@@ -30,6 +31,14 @@ type sectionState struct {
 	states      []value        // of a list not yet ended
 	link        linkState
 	acceptFrom  []netip.Prefix // of all links
+	hold        holdState
+}
+
+// holdState is what HoldInjected and HoldTimeout say, in either order.
+type holdState struct {
+	on   bool
+	pos  lexer.Position
+	time time.Duration
 }
 
 func defaults() *Config {
@@ -85,6 +94,11 @@ func (b *builder) finishSync() {
 	if n.DisableExternalCache && n.CommitTimeout != 0 {
 		b.warnf(b.sync, "CommitTimeout is ignored: it does not go with DisableExternalCache")
 		n.CommitTimeout = 0
+	}
+	if b.hold.on && n.DisableExternalCache {
+		n.Hold = cmp.Or(b.hold.time, node.DefaultHold)
+	} else if b.hold.on {
+		b.warnf(b.hold.pos, "HoldInjected is ignored: it needs DisableExternalCache")
 	}
 	if !c.Sync {
 		return

@@ -14,8 +14,11 @@ type backlog struct {
 
 	// The same in the order of writing; see sort.
 	ended   []flow.Flow
+	renewed []flow.Flow
 	lives   [2]lives // without a master, with one
 	results []kernel.Result
+
+	lost []flow.Flow // of those renewed, what was not there
 }
 
 type waiting struct {
@@ -43,6 +46,9 @@ func (b *backlog) add(ev *flow.Event, limit int) bool {
 	}
 	w := &b.flows[i]
 	switch {
+	case w.Op == flow.Renew:
+		*w = waiting{Event: *ev}
+	case ev.Op == flow.Renew: // what waits sets the timeout too
 	case ev.Op == flow.Destroy:
 		*w = waiting{Event: *ev}
 	case w.Op == flow.Destroy:
@@ -68,6 +74,8 @@ func (b *backlog) sort() {
 			l = &b.lives[1]
 		}
 		switch w.Op {
+		case flow.Renew:
+			b.renewed = append(b.renewed, w.Flow)
 		case flow.New:
 			l.begun = append(l.begun, w.Flow)
 		case flow.Update:
@@ -84,7 +92,7 @@ func (b *backlog) reset() {
 	}
 	clear(b.index)
 	b.expects = b.expects[:0]
-	b.flows, b.ended = b.flows[:0], b.ended[:0]
+	b.flows, b.ended, b.renewed, b.lost = b.flows[:0], b.ended[:0], b.renewed[:0], b.lost[:0]
 	for i := range b.lives {
 		l := &b.lives[i]
 		l.changed, l.begun = l.changed[:0], l.begun[:0]

@@ -23,8 +23,8 @@ func (d *Daemon) enter(fn func(n *node.Node, now time.Duration)) {
 	defer s.mu.Unlock()
 	now := d.now()
 	fn(s.node, now)
-	if !s.closed {
-		d.drain(now)
+	if !s.closed && d.drain(now) {
+		notice(s.inject.wake)
 	}
 }
 
@@ -39,8 +39,8 @@ func (d *Daemon) beside(fn func(n *node.Node, now time.Duration)) {
 
 // drain sends what the node has and arms the timer. Where a socket stays full
 // what is left of the batch is lost like any datagram, and asked for again by
-// the peer.
-func (d *Daemon) drain(now time.Duration) {
+// the peer. It reports whether there is something to be written to the kernel.
+func (d *Daemon) drain(now time.Duration) (inject bool) {
 	s := d.sync
 	more := true
 	deadline := time.Now().Add(sendPatience)
@@ -60,6 +60,9 @@ func (d *Daemon) drain(now time.Duration) {
 	if !s.node.Expire(sweepChunk) {
 		more = true
 	}
+	if s.inject != nil {
+		inject = s.inject.take(s.node)
+	}
 	d.sayNotices()
 	if s.node.TableWanted() {
 		notice(s.table)
@@ -69,6 +72,7 @@ func (d *Daemon) drain(now time.Duration) {
 		next = now
 	}
 	s.arm(now, next)
+	return inject
 }
 
 func (d *Daemon) send(batch [][]byte, deadline time.Time) {
@@ -121,5 +125,9 @@ func (d *Daemon) sayNotice(x node.Notice) {
 		d.log.Info("resync completed: the external cache has all entries of the other node")
 	case node.ResyncGaps:
 		d.log.Warn("the other node's bulk updates keep having gaps: entries it no longer has may stay in the external cache; check the sync link and the receive buffers")
+	case node.TakenOver:
+		d.log.Infof("%d entries that were held have their normal timeouts back", x.Count)
+	case node.HoldLapsed:
+		d.log.Warnf("the other node has not been heard for a day, or not spoken of them: %d entries that were held for it have their normal timeouts back", x.Count)
 	}
 }

@@ -18,6 +18,7 @@ type injector struct {
 	writer flowWriter
 	limit  int // flows in the backlog
 	refuse func(what string, f *flow.Flow, why error)
+	lost   func([]flow.Flow) // takes what was to be renewed and is not there
 
 	spare []flow.Event // belongs to whoever is inside the node
 
@@ -36,6 +37,7 @@ type flowWriter interface {
 	Commit([]flow.Flow, []kernel.Result) error
 	Update([]flow.Flow, []kernel.Result) error
 	Delete([]flow.Flow, []kernel.Result) error
+	Renew([]flow.Flow, []kernel.Result) error
 	CreateExpect(*flow.Expect) error
 	DeleteExpect(*flow.Expect) error
 }
@@ -44,13 +46,16 @@ func newInjector(w flowWriter, limit int, refuse func(string, *flow.Flow, error)
 	return &injector{writer: w, limit: limit, refuse: refuse, wake: make(chan struct{}, 1), next: newBacklog(), idle: newBacklog()}
 }
 
-// take hands over what the node has collected. The caller is inside the node.
-func (j *injector) take(n *node.Node) {
+// take hands over what the node has collected and reports whether that is
+// anything. The caller is inside the node.
+func (j *injector) take(n *node.Node) bool {
 	events, expects := n.Injections(j.spare), n.ExpectInjections()
 	j.spare = events[:0]
-	if len(events)+len(expects) > 0 {
-		j.put(events, expects)
+	if len(events)+len(expects) == 0 {
+		return false
 	}
+	j.put(events, expects)
+	return true
 }
 
 func (j *injector) put(events []flow.Event, expects []flow.ExpectEvent) {
@@ -107,6 +112,9 @@ func (j *injector) work() {
 	j.next = j.idle
 	j.mu.Unlock()
 	done := j.write(work)
+	if len(work.lost) > 0 {
+		j.lost(work.lost)
+	}
 	work.reset()
 	j.idle = work
 	j.mu.Lock()
@@ -133,6 +141,7 @@ func (j *injector) ExpectStats() InjectStats {
 func (j *injector) write(b *backlog) (s InjectStats) {
 	b.sort()
 	j.batch(b, &b.ended, "inject-del", j.writer.Delete, func(o kernel.Outcome) { s.destroyed(o) })
+	j.renew(b)
 	for i := range b.lives {
 		l := &b.lives[i]
 		j.batch(b, &l.changed, "inject-upd", j.writer.Update, func(o kernel.Outcome) { s.updated(o) })
@@ -142,6 +151,17 @@ func (j *injector) write(b *backlog) (s InjectStats) {
 		j.expect(&b.expects[i])
 	}
 	return s
+}
+
+// renew sets timeouts. It is no message of the peer, and counts as none.
+func (j *injector) renew(b *backlog) {
+	i := 0
+	j.batch(b, &b.renewed, "hold-renew", j.writer.Renew, func(o kernel.Outcome) {
+		if o == kernel.Absent {
+			b.lost = append(b.lost, b.renewed[i])
+		}
+		i++
+	})
 }
 
 func (j *injector) expect(ev *flow.ExpectEvent) {

@@ -48,6 +48,10 @@ func (w *fakeWriter) Delete(f []flow.Flow, r []kernel.Result) error {
 	return w.do("delete", kernel.Deleted)(f, r)
 }
 
+func (w *fakeWriter) Renew(f []flow.Flow, r []kernel.Result) error {
+	return w.do("renew", kernel.Updated)(f, r)
+}
+
 func (w *fakeWriter) CreateExpect(x *flow.Expect) error {
 	w.wrote = append(w.wrote, fmt.Sprintf("expect %d", x.Tuple.Dport))
 	return nil
@@ -67,7 +71,7 @@ func related(ev flow.Event) flow.Event {
 	return ev
 }
 
-const mNew, mUpd, mDel = flow.New, flow.Update, flow.Destroy
+const mNew, mUpd, mDel, mRenew = flow.New, flow.Update, flow.Destroy, flow.Renew
 
 func TestInjectorFoldsAndSorts(t *testing.T) {
 	tests := []struct {
@@ -85,6 +89,11 @@ func TestInjectorFoldsAndSorts(t *testing.T) {
 			[]string{"delete 1 mark 3", "create 1 mark 3"}},
 		{"the same, first heard of as an update", []flow.Event{message(mDel, 1, 1), message(mUpd, 1, 2)},
 			[]string{"delete 1 mark 2", "create 1 mark 2"}},
+		{"a renewal", []flow.Event{message(mRenew, 1, 1), message(mRenew, 1, 2)}, []string{"renew 1 mark 2"}},
+		{"renewals go with what else is written", []flow.Event{message(mNew, 1, 1), message(mRenew, 1, 2), message(mUpd, 2, 1), message(mRenew, 2, 2), message(mDel, 3, 1), message(mRenew, 3, 2)},
+			[]string{"delete 3 mark 1", "update 2 mark 1", "create 1 mark 1"}},
+		{"and before it", []flow.Event{message(mRenew, 1, 1), message(mNew, 1, 2), message(mRenew, 2, 1), message(mUpd, 2, 2), message(mRenew, 3, 1), message(mDel, 3, 2)},
+			[]string{"delete 3 mark 2", "update 2 mark 2", "create 1 mark 2"}},
 		{"masters first", []flow.Event{related(message(mNew, 1, 1)), related(message(mUpd, 2, 2)), message(mUpd, 3, 3), message(mNew, 4, 4)},
 			[]string{"update 3 mark 3", "create 4 mark 4", "update 2 mark 2", "create 1 mark 1"}},
 	}
@@ -141,6 +150,39 @@ func TestInjectorCounts(t *testing.T) {
 	}
 	if want := []string{"inject-del 22 invalid argument", "inject-upd 12 invalid argument", "inject-add 2 invalid argument"}; !slices.Equal(said, want) {
 		t.Errorf("said %q, want %q", said, want)
+	}
+}
+
+// What is to be renewed and is not there is told to who wanted it; nothing of
+// it counts as a message of the peer.
+func TestInjectorRenews(t *testing.T) {
+	w := &fakeWriter{outcome: map[string]kernel.Result{
+		"renew 2": {Outcome: kernel.Absent}, "renew 3": {Outcome: kernel.Failed, Errno: syscall.EPERM}, "renew 4": {Outcome: kernel.Absent},
+	}}
+	var lost []uint16
+	var said []string
+	j := newInjector(w, 100, func(what string, f *flow.Flow, why error) {
+		said = append(said, fmt.Sprintf("%s %d %v", what, f.Sport, why))
+	})
+	j.lost = func(flows []flow.Flow) {
+		for i := range flows {
+			lost = append(lost, flows[i].Sport)
+		}
+	}
+	for range 2 {
+		for sport := range uint16(5) {
+			j.put([]flow.Event{message(mRenew, sport, 0)}, nil)
+		}
+		j.flush()
+	}
+	if want := []uint16{2, 4, 2, 4}; !slices.Equal(lost, want) {
+		t.Errorf("lost %v, want %v", lost, want)
+	}
+	if want := "hold-renew 3 operation not permitted"; len(said) != 2 || said[0] != want {
+		t.Errorf("said %q, want %q twice", said, want)
+	}
+	if got := j.Stats(); got != (InjectStats{}) {
+		t.Errorf("counted %+v", got)
 	}
 }
 

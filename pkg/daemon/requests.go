@@ -64,8 +64,11 @@ func (d *Daemon) onCommit(text string, parts ...func()) handler {
 			return nil
 		}
 		d.log.Info(text)
-		if d.sync.inject == nil {
+		switch {
+		case d.sync.inject == nil:
 			d.commitExternal(parts)
+		case d.holds():
+			d.takeOver()
 		}
 		return nil
 	}
@@ -127,7 +130,7 @@ func (d *Daemon) onFlushKernel(ctx context.Context, _ io.Writer) error {
 		return nil
 	}
 	d.log.Info("flushing kernel conntrack table")
-	err := d.flushKernel(ctx)
+	err := d.flushKernel(ctx, nil)
 	if ctx.Err() != nil {
 		d.log.Warn("flush of the kernel conntrack table cut short by the shutdown")
 	} else if err != nil {
@@ -177,6 +180,9 @@ func (d *Daemon) onPurge(context.Context, io.Writer) error {
 	if d.sync == nil {
 		return nil
 	}
+	if d.holds() {
+		d.enter(func(n *node.Node, now time.Duration) { n.StandBy(now) })
+	}
 	after := d.cfg.Node.PurgeTimeout
 	if d.sync.purge.schedule(after, d.purgeNow) {
 		d.log.Infof("flushing conntrack table in %d secs", int(after.Seconds()))
@@ -186,7 +192,7 @@ func (d *Daemon) onPurge(context.Context, io.Writer) error {
 
 func (d *Daemon) purgeNow(ctx context.Context) {
 	d.log.Info("flushing kernel conntrack table (scheduled)")
-	err := d.flushKernel(ctx)
+	err := d.flushKernel(ctx, d.heldFor)
 	if ctx.Err() != nil {
 		d.log.Info("scheduled flush cancelled")
 		return

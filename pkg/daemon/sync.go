@@ -30,12 +30,18 @@ func (d *Daemon) openSync() (*syncer, error) {
 		d.log.Info("disabling external cache")
 	}
 	d.saySettings()
+	if cfg.Node.Hold != 0 {
+		d.log.Infof("holding injected entries for %d secs", int(cfg.Node.Hold.Seconds()))
+	}
 	var seed [16]byte
 	rand.Read(seed[:])
 	_, buffer := s.link.Buffers() // the other node's is as ours, as a rule
 	cfg.Node.BulkWindow = room(buffer, datagramSize) * bulkPerDatagram
 	s.node = node.New(cfg.Node, uint32(d.started.Unix()), [2]uint64{
 		binary.NativeEndian.Uint64(seed[:8]), binary.NativeEndian.Uint64(seed[8:])})
+	if cfg.Node.Hold != 0 {
+		s.node.SetTimeouts(d.readTimeouts())
+	}
 	s.size = s.link.MTU()
 	s.batch = make([][]byte, sendBatch)
 	s.used = make([][]byte, 0, sendBatch)
@@ -68,6 +74,7 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	s.events.Ignore(s.direct.PortID())
 	if cfg.Node.DisableExternalCache {
 		s.inject = newInjector(s.direct, cfg.Node.HashLimit, d.sayRefused)
+		s.inject.lost = d.writeLost
 	}
 	return s.waiter.add(s.events.FD(), sourceEvents)
 }

@@ -168,8 +168,9 @@ func (d *Daemon) countResync() {
 }
 
 // flushKernel deletes the entries that pass the filter from the kernel's
-// table. The events are our own: the caches follow, the peer is not told.
-func (d *Daemon) flushKernel(ctx context.Context) error {
+// table, but for those that spare accepts, if it is not nil. The events are our
+// own: the caches follow, the peer is not told.
+func (d *Daemon) flushKernel(ctx context.Context, spare func(*flow.Flow) bool) error {
 	s := d.sync
 	s.mu.Lock()
 	s.kernel.flushes++
@@ -177,7 +178,7 @@ func (d *Daemon) flushKernel(ctx context.Context) error {
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
 	_, err := s.flush.Flush(ctx, kernel.Flushing{
-		Filter: func(f *flow.Flow) bool { return d.cfg.Node.Filter.Pass(f) },
+		Filter: func(f *flow.Flow) bool { return d.cfg.Node.Filter.Pass(f) && (spare == nil || !spare(f)) },
 		Batch:  s.breadth(),
 		Before: func() { s.breathe(ctx) },
 	})

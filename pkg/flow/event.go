@@ -4,12 +4,14 @@ package flow
 type Op uint8
 
 // The kinds of event. Dumped is an entry of a table dump: the flow exists,
-// nothing is said about when it changed.
+// nothing is said about when it changed. Renew is no event but an order to the
+// kernel: of a flow that exists only the timeout is set.
 const (
 	New Op = iota + 1
 	Update
 	Destroy
 	Dumped
+	Renew
 )
 
 // Origin says who caused an event.

@@ -40,6 +40,7 @@ const (
 	stepChange           // update it in place
 	stepRemove           // delete what has the original tuple
 	stepRemoveReply      // delete what has the reply tuple
+	stepRenew            // set its timeout
 )
 
 // stepRequest is what each step sends.
@@ -51,6 +52,7 @@ var stepRequest = [...]request{
 	stepChange:      reqUpdate,
 	stepRemove:      reqDelete,
 	stepRemoveReply: reqDeleteReply,
+	stepRenew:       reqRenew,
 }
 
 // kind is which of the Writer's methods is at work.
@@ -61,6 +63,7 @@ const (
 	kindCreate
 	kindUpdate
 	kindDelete
+	kindRenew
 )
 
 const (
@@ -150,6 +153,8 @@ func (w *Writer) firstStep() step {
 		return stepRemove
 	case w.kind == kindUpdate:
 		return stepChange
+	case w.kind == kindRenew:
+		return stepRenew
 	case w.existing && w.kind == kindCommit:
 		return stepProbe
 	}

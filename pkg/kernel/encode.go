@@ -20,8 +20,9 @@ const (
 	reqDelete                          // by original tuple, and ID if known
 	reqGetReply                        // by reply tuple
 	reqDeleteReply                     // by reply tuple, and ID if known
+	reqRenew                           // sets the timeout of an existing entry and nothing else
 
-	reqByOrig  = reqCreate | reqUpdate | reqProbe | reqGet | reqDelete
+	reqByOrig  = reqCreate | reqUpdate | reqProbe | reqGet | reqDelete | reqRenew
 	reqByReply = reqGetReply | reqDeleteReply
 	reqWrite   = reqCreate | reqUpdate | reqProbe
 )
@@ -31,7 +32,7 @@ func (r request) header() (msgType, flags uint16) {
 	switch r {
 	case reqCreate:
 		return msgCtNew, unix.NLM_F_REQUEST | unix.NLM_F_CREATE | unix.NLM_F_EXCL
-	case reqUpdate:
+	case reqUpdate, reqRenew:
 		return msgCtNew, unix.NLM_F_REQUEST
 	case reqProbe:
 		return msgCtNew, unix.NLM_F_REQUEST | unix.NLM_F_ECHO
@@ -57,7 +58,7 @@ var encodeRows = [...]encodeRow{
 	{reqByReply, 0, (*encoder).putReply},
 	{reqByOrig | reqByReply, flow.HasZone, (*encoder).putZone},
 	{reqWrite, flow.HasStatus, (*encoder).putStatus},
-	{reqWrite, flow.HasTimeout, (*encoder).putTimeout},
+	{reqWrite | reqRenew, flow.HasTimeout, (*encoder).putTimeout},
 	{reqWrite, flow.HasMark, (*encoder).putMark},
 	{reqWrite, 0, (*encoder).putProtoinfo},
 	{reqWrite, flow.HasSeqOrig, (*encoder).putSeqAdjOrig},

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
@@ -83,5 +85,64 @@ func TestDelete(t *testing.T) {
 	}
 	if got := one(t); got.Key != a.Key {
 		t.Errorf("wrong flow left: %v zone %d", show(&got.Key), got.Zone)
+	}
+}
+
+// TestRenew: only the timeout changes, whatever else the flow says.
+func TestRenew(t *testing.T) {
+	ownNetNS(t)
+	w := openWriter(t, WriterConfig{BeLiberal: true})
+	full := with(newFlow(flow.IPv4, flow.ProtoTCP), mark(5), labels(1, 2), snat)
+	zoned := with(newFlow(flow.IPv6, flow.ProtoUDP), zone(3))
+	fixed := with(newFlow(flow.IPv4, flow.ProtoUDP), func(f *flow.Flow) { f.Status |= flow.StatusFixedTimeout })
+	strict := openWriter(t, WriterConfig{})
+	commit(t, strict, Created, full, zoned, fixed)
+	before := table(t)
+	renewed := []flow.Flow{
+		with(full, mark(7), timeout(5000), func(f *flow.Flow) { f.State = 7 }),
+		with(zoned, timeout(6000)),
+		with(full, sport(9), timeout(5000)),
+		with(fixed, timeout(5000)),
+	}
+	destroyed := watchDestroy(t)
+	results := make([]Result, len(renewed))
+	if err := w.Renew(renewed, results); err != nil {
+		t.Fatal(err)
+	}
+	want := []Result{{Outcome: Updated}, {Outcome: Updated}, {Outcome: Absent}, {Errno: syscall.EPERM}}
+	if !slices.Equal(results, want) {
+		t.Errorf("got %+v, want %+v", results, want)
+	}
+	after := table(t)
+	if len(after) != 3 || destroyed() != 0 {
+		t.Errorf("%d entries, %d were destroyed", len(after), destroyed())
+	}
+	for i, least := range []uint32{4990, 5990} {
+		f := after[renewed[i].Key]
+		if f.Timeout < least || f.Timeout > least+10 {
+			t.Errorf("flow %d has a timeout of %d", i, f.Timeout)
+		}
+		f.Timeout = before[f.Key].Timeout
+		if f != before[f.Key] {
+			t.Errorf("flow %d was %+v, is %+v", i, before[f.Key], f)
+		}
+	}
+}
+
+func TestReadTimeouts(t *testing.T) {
+	ownNetNS(t)
+	setSysctl(t, "nf_conntrack_udp_timeout", "31")
+	setSysctl(t, "nf_conntrack_udp_timeout_stream", "121")
+	setSysctl(t, "nf_conntrack_tcp_timeout_established", "4321")
+	setSysctl(t, "nf_conntrack_sctp_timeout_established", "211")
+	got, err := ReadTimeouts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.UDP != 31 || got.UDPStream != 121 || got.TCP[3] != 4321 || got.SCTP[4] != 211 {
+		t.Errorf("%+v", got)
+	}
+	if got.TCP[1] == 0 || got.TCP[9] != got.TCP[1] || got.TCP[0] != 0 || got.ICMP == 0 || got.ICMPv6 == 0 || got.GREStream == 0 || got.Generic == 0 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -87,7 +87,7 @@ func (w *Writer) accepted(s *slot, r *Result) {
 		}
 	case stepProbe:
 		s.to(r, stepLook) // no echo: the entry is not one that has events
-	case stepChange:
+	case stepChange, stepRenew:
 		s.end(r, Updated)
 	case stepRemove, stepRemoveReply:
 		if w.kind == kindDelete {
@@ -127,6 +127,11 @@ func (w *Writer) refused(s *slot, r *Result, f *flow.Flow, errno syscall.Errno) 
 				return
 			}
 			next = stepCreate
+		}
+	case stepRenew:
+		if errno == unix.ENOENT {
+			s.end(r, Absent)
+			return
 		}
 	}
 	if next == stepDone {

@@ -27,7 +27,7 @@ const (
 	Updated          // existed and was changed in place
 	Replaced         // existed in a shape that cannot be changed; deleted and created
 	Deleted          // existed
-	Absent           // was to be deleted and did not exist
+	Absent           // was to be deleted or renewed and did not exist
 )
 
 // Result is what became of one flow, and the kernel's errno if it failed.
@@ -179,4 +179,11 @@ func (w *Writer) Update(flows []flow.Flow, results []Result) error {
 // only the very entry with that ID. A missing flow is Absent.
 func (w *Writer) Delete(flows []flow.Flow, results []Result) error {
 	return w.apply(flows, nil, results, kindDelete)
+}
+
+// Renew sets the timeouts of the flows, found by original tuple and zone, and
+// changes nothing else of them. A missing flow is Absent. The kernel refuses
+// it for an entry with a fixed timeout (EPERM).
+func (w *Writer) Renew(flows []flow.Flow, results []Result) error {
+	return w.apply(flows, nil, results, kindRenew)
 }

@@ -162,8 +162,11 @@ func (n *Node) drop(r ref) {
 }
 
 // FlushExternal empties the external cache. It reports false, and does
-// nothing, during a commit.
+// nothing, during a commit. The account of what is held is no cache.
 func (n *Node) FlushExternal() bool {
+	if n.holds() {
+		return true
+	}
 	if n.commit.active || n.expects.committing {
 		return false
 	}

@@ -25,6 +25,7 @@ const (
 	DefaultCacheTimeout    = 180 * time.Second
 	DefaultResendQueueSize = 131072
 	DefaultACKWindowSize   = 300
+	DefaultHold            = 10 * time.Minute
 )
 
 // Config is what conntrackd.conf says about synchronisation.
@@ -50,6 +51,10 @@ type Config struct {
 	// DisableInternalCache is NOTRACK's; DisableExternalCache injects what
 	// is received into the kernel at once.
 	DisableInternalCache, DisableExternalCache bool
+	// Hold is how much longer than normal a flow of the peer lives in the own
+	// kernel, in whole seconds; see hold.go. Zero: off. It needs
+	// DisableExternalCache.
+	Hold time.Duration
 	// BulkWindow is the number of unacknowledged messages that the peer's
 	// receive buffer holds; at least 512 and at most 4096 are used for a bulk.
 	BulkWindow int

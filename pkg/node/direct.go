@@ -28,7 +28,7 @@ func (n *Node) pass(events []flow.Event) {
 	d := &n.direct
 	for i := range events {
 		ev := &events[i]
-		if ev.Origin == flow.Self {
+		if ev.Origin == flow.Self || n.holds() && n.spoken(ev) {
 			continue
 		}
 		state := ev.Flow.Has & flow.HasState

@@ -25,12 +25,25 @@ func (n *Node) nextInjection() *flow.Flow {
 	return &n.inject[:last+1][last].Flow
 }
 
-// injected takes a message about a flow.
-func (n *Node) injected(now time.Duration, m *wire.Message) {
+// order adds something to be written. Its flow is what nextInjection says.
+func (n *Node) order(op flow.Op) *flow.Event {
+	n.nextInjection()
 	last := len(n.inject)
 	n.inject = n.inject[:last+1]
 	ev := &n.inject[last]
-	ev.Op, ev.Origin = injectOp[m.Type], flow.Self
+	ev.Op, ev.Origin = op, flow.Self
+	return ev
+}
+
+// injected takes a message about a flow.
+func (n *Node) injected(now time.Duration, m *wire.Message) {
+	ev := n.order(injectOp[m.Type])
+	if n.holds() {
+		n.hold.listen.data(now)
+		if n.held(now, ev) {
+			return
+		}
+	}
 	// A flow that the peer took over from us. The kernel's own event about it
 	// may not come: see kernel.Events.Ignore.
 	if n.numbers == nil && !n.strange(&ev.Flow) {

@@ -42,6 +42,7 @@ type Node struct {
 	sweep   sweep
 	expiry  expiry
 	commit  commit
+	hold    hold
 	flushed bool // the peer may hold flows that the internal cache has not
 	notices []Notice
 	// resyncsHeard is the number of the peer's RESYNCs that were logged.
@@ -68,6 +69,7 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	}
 	n.cfg.Filter.Compile()
 	n.release = n.released
+	n.hold.listen.on = n.holds() && !cfg.DisableInternalCache
 	n.engine = cfg.Mode.row().make(&n.cfg, firstSeq, seed[0]^seed[1])
 	n.timers, _ = n.engine.(timers)
 	n.holder, _ = n.engine.(holder)
@@ -86,6 +88,9 @@ func (n *Node) Kernel(now time.Duration, events []flow.Event) {
 	}
 	for i := range events {
 		ev := &events[i]
+		if n.holds() && ev.Origin == flow.Other && n.spoken(ev) {
+			continue
+		}
 		if ev.Origin == flow.Self && n.cfg.DisableExternalCache && n.strange(&ev.Flow) {
 			continue
 		}
@@ -133,6 +138,7 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 	n.replace(now, n.internal, r, fresh, &ev.Flow)
 	n.watch(now, r)
 	if ev.Origin == flow.Other {
+		n.internal.common(r).flags |= lively
 		n.enqueue(r)
 	}
 }
@@ -141,7 +147,7 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 // one of the same key ends, a tombstone comes back to life.
 func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
 	c := s.common(r)
-	flags := c.flags &^ (updated | assumed)
+	flags := c.flags &^ (updated | assumed | lively)
 	if flags&told != 0 {
 		flags |= renewed
 	}
@@ -179,6 +185,7 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 	c.flags = c.flags&^assumed | updated
 	n.watch(now, r)
 	if ev.Origin == flow.Other {
+		c.flags |= lively
 		n.enqueue(r)
 	}
 }
@@ -248,6 +255,7 @@ func (n *Node) enqueue(r ref) {
 
 // Datagram takes what one datagram of the peer holds. Nothing of b is kept.
 func (n *Node) Datagram(now time.Duration, b []byte) {
+	n.hold.heard = now
 	for len(b) > 0 {
 		m, rest, err := wire.Next(b)
 		b = rest
@@ -310,6 +318,9 @@ func (n *Node) deliver(now time.Duration, m *wire.Message, b body) {
 // gone ends an external entry.
 func (n *Node) gone(r ref) {
 	n.unheard(r)
+	if n.holds() {
+		n.ended(r)
+	}
 	n.external.stats.Destroyed++
 	n.external.remove(r, false)
 }
@@ -345,6 +356,10 @@ func (n *Node) Tick(now time.Duration) {
 	}
 	n.refresh(now)
 	n.retryResync(now)
+	if n.holds() {
+		n.hold.listen.tick(now, n.reading())
+		n.keep(now)
+	}
 	n.settle(now)
 }
 
@@ -356,6 +371,9 @@ func (n *Node) Deadline() time.Duration {
 	}
 	if n.expiry.retry != 0 {
 		d = min(d, n.expiry.retry)
+	}
+	if n.holds() {
+		d = min(d, n.holdDeadline())
 	}
 	return d
 }

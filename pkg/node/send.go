@@ -175,8 +175,12 @@ func (n *Node) SendBulk() {
 	n.expects.bulkAt = 0
 }
 
-// filling reports whether a cache is being filled: then it is no answer.
-func (n *Node) filling() bool { return n.sweep.active || n.expects.sweep.active }
+// reading reports whether a cache is being filled from the kernel's table.
+func (n *Node) reading() bool { return n.sweep.active || n.expects.sweep.active }
+
+// filling reports whether a cache is not yet what it is going to be: then it is
+// no answer.
+func (n *Node) filling() bool { return n.reading() || n.hold.listen.on }
 
 // feedBulk queues the next entries of a bulk when the queue has run low.
 func (n *Node) feedBulk(now time.Duration) {
@@ -240,6 +244,7 @@ func (n *Node) engineEvent(now time.Duration, ev engine.Event) {
 	case engine.ResyncStarted:
 		n.beginExpiry()
 	case engine.ResyncComplete:
+		n.hold.listen = listen{}
 		n.endExpiry(now, ev.Clean)
 	}
 }

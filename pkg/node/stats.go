@@ -126,6 +126,10 @@ const (
 	// ResyncGaps: several bulks in a row had gaps; until one has none, what
 	// the peer no longer has stays in the external cache.
 	ResyncGaps
+	// TakenOver: Count entries that were held have their normal timeouts back.
+	TakenOver
+	// HoldLapsed: so have Count entries for which nobody vouches any more.
+	HoldLapsed
 )
 
 // A Notice is something that happened inside the node.

@@ -80,6 +80,7 @@ const (
 	renewed                        // the peer may hold an earlier flow of this tuple
 	unsaid                         // a refresh changed it, and kept silent
 	assumed                        // the kernel is about to be given it, and has not spoken of it yet
+	lively                         // an event made or changed it, so a packet went through
 )
 
 // kept are the attributes an entry keeps; counters and use count are not
@@ -244,6 +245,9 @@ func (s *store) remove(r ref, pinned bool) {
 
 func (s *store) live() int  { return s.v4.Len() + s.v6.Len() }
 func (s *store) total() int { return s.v4.Total() + s.v6.Total() }
+
+// slots is how many a walk over all entries visits at most.
+func (s *store) slots() int { return s.v4.Stats().Slots + s.v6.Stats().Slots }
 
 // bytes is what the store has of the heap.
 func (s *store) bytes() int {
