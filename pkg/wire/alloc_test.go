@@ -21,7 +21,7 @@ func TestNoAllocations(t *testing.T) {
 	check("append control", func() { dst = AppendControl(dst[:0], ack) })
 	check("append expectation", func() { dst = full.AppendExpect(dst[:0], Header{Type: ExpNew}, &rich) })
 	check("parse expectation", func() { must(t, full.ParseExpect(expect[shortHeader:], e)) })
-	old := Options{WindowScale: true, Newest: 28, BigEndian: true}
+	old := Options{WindowScale: true, Peer: Since142, Without: flow.HasMark | flow.HasHelper | flow.HasLabels}
 	for name, rich := range richFlows() {
 		for _, o := range []*Options{&full, &old} {
 			raw := o.AppendFlow(nil, Header{}, &rich)
@@ -31,6 +31,7 @@ func TestNoAllocations(t *testing.T) {
 				must(t, err)
 			})
 			check("parse "+name, func() { must(t, o.ParseFlow(raw[shortHeader:], f)) })
+			check("doubt "+name, func() { o.Doubt(f) })
 		}
 	}
 	bad := body(attrIPv4, attrTCP, attr(33, 1))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
-	"slices"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 )
@@ -137,14 +136,14 @@ func natAddr4[T any](at func(*T) *flow.Addr) codec[T] {
 			*a = flow.Addr{}
 			copy(a[:], p)
 			if o.reversedNAT() {
-				slices.Reverse(a[:4])
+				reverse(a[:])
 			}
 			return nil
 		},
 		put: func(dst []byte, v *T, o *Options) []byte {
 			dst = append(dst, at(v)[:4]...)
 			if o.reversedNAT() {
-				slices.Reverse(dst[len(dst)-4:])
+				reverse(dst[len(dst)-4:])
 			}
 			return dst
 		},

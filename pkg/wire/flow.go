@@ -5,7 +5,11 @@ import "github.com/conntrackgo/conntrackgo/pkg/flow"
 // Conntrack attribute numbers that the code below names; the others appear
 // only in their row.
 const (
+	numMark        = 7
 	numMasterProto = 10
+	numHelper      = 27
+	numLabels      = 28
+	numDNATIPv6    = 30
 	numSynproxy    = 31
 	numZone        = 32
 )
@@ -126,10 +130,10 @@ func (o *Options) sendable(f *flow.Flow) flow.Has {
 	if have.Any(flow.HasHelper | flow.HasLabels | flow.HasSynproxy | flow.HasZone) {
 		have &^= withoutContent(f)
 	}
-	if newest := o.newest(); newest < numZone {
-		have &^= unknownTo(newest, kind)
+	if o.Peer != Since147 {
+		have &^= o.Peer.unknown(kind)
 	}
-	return have
+	return have &^ o.Without
 }
 
 // withoutContent returns the attributes of f that are not worth sending
@@ -150,15 +154,23 @@ func withoutContent(f *flow.Flow) (not flow.Has) {
 	return not
 }
 
-// unknownTo returns the attributes that a peer which knows the numbers up to
-// newest would refuse (docs/protocol.md 9).
-func unknownTo(newest uint8, kind flow.Has) (not flow.Has) {
-	for i := range flowRows {
-		if r := &flowRows[i]; r.num > newest && r.needs&anyKind&^kind == 0 {
-			not |= r.needs &^ anyCondition
+// optional are the attributes that Options.Without may name.
+var optional = [...]struct {
+	has flow.Has
+	num uint8
+}{{flow.HasMark, numMark}, {flow.HasHelper, numHelper}, {flow.HasLabels, numLabels}}
+
+// skip returns the numbers of Without.
+func (o *Options) skip() (nums uint64) {
+	if o.Without == 0 {
+		return 0
+	}
+	for _, a := range optional {
+		if o.Without.Has(a.has) {
+			nums |= bit(a.num)
 		}
 	}
-	return not
+	return nums
 }
 
 // settleFlow makes what was read canonical and returns what is known.

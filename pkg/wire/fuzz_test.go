@@ -66,16 +66,16 @@ func FuzzNext(f *testing.F) {
 
 func FuzzParseFlow(f *testing.F) {
 	seedBodies(f, CTNew, CTDel)
-	f.Fuzz(func(t *testing.T, body []byte, bigEndian bool, newest uint8) {
-		o := Options{WindowScale: true, BigEndian: bigEndian, Newest: newest}
+	f.Fuzz(func(t *testing.T, body []byte, bigEndian bool, peer uint8) {
+		o := Options{WindowScale: true, BigEndian: bigEndian, Peer: Version(peer) % (Since142 + 1)}
 		fuzzParse(t, body, o.ParseFlow, func(v *flow.Flow) []byte { return o.AppendFlow(nil, Header{}, v) })
 	})
 }
 
 func FuzzParseExpect(f *testing.F) {
 	seedBodies(f, ExpNew, ExpDel)
-	f.Fuzz(func(t *testing.T, body []byte, bigEndian bool, newest uint8) {
-		o := Options{BigEndian: bigEndian, Newest: newest}
+	f.Fuzz(func(t *testing.T, body []byte, bigEndian bool, peer uint8) {
+		o := Options{BigEndian: bigEndian, Peer: Version(peer) % (Since142 + 1)}
 		fuzzParse(t, body, o.ParseExpect, func(v *flow.Expect) []byte { return o.AppendExpect(nil, Header{}, v) })
 	})
 }

@@ -150,7 +150,7 @@ func TestConditionsAreFree(t *testing.T) {
 }
 
 func TestRowsAreWhole(t *testing.T) {
-	checkRows(t, flowRows, NewestAttr)
+	checkRows(t, flowRows, numZone)
 	checkRows(t, expectRows, 20)
 }
 
@@ -356,27 +356,6 @@ func TestEmission(t *testing.T) {
 	}
 }
 
-// TestOldPeers: a peer is never sent a number it does not know
-// (docs/protocol.md 9).
-func TestOldPeers(t *testing.T) {
-	for name, f := range richFlows() {
-		whole := numbers(full.AppendFlow(nil, Header{}, &f))
-		for newest := uint8(28); newest <= 32; newest++ {
-			o := full
-			o.Newest = newest
-			var want []int
-			for _, n := range whole {
-				if n <= int(newest) {
-					want = append(want, n)
-				}
-			}
-			if got := numbers(o.AppendFlow(nil, Header{}, &f)); !reflect.DeepEqual(got, want) {
-				t.Errorf("%s to a peer that knows %d: %v, want %v", name, newest, got, want)
-			}
-		}
-	}
-}
-
 // TestByteOrders: the three doubly swapped numbers and the NAT addresses of
 // old peers, on the wire and back.
 func TestByteOrders(t *testing.T) {
@@ -394,9 +373,9 @@ func TestByteOrders(t *testing.T) {
 	}{
 		{Options{}, []byte{10, 2, 0, 1}, []byte{0x56, 0xc3}, []byte{0x34, 0x12}},
 		{Options{BigEndian: true}, []byte{10, 2, 0, 1}, []byte{0xc3, 0x56}, []byte{0x12, 0x34}},
-		{Options{Newest: 31}, []byte{1, 0, 2, 10}, []byte{0x56, 0xc3}, []byte{0x34, 0x12}},
-		{Options{Newest: 31, BigEndian: true}, []byte{10, 2, 0, 1}, []byte{0xc3, 0x56}, []byte{0x12, 0x34}},
-		{Options{Newest: 32}, []byte{10, 2, 0, 1}, []byte{0x56, 0xc3}, []byte{0x34, 0x12}},
+		{Options{Peer: Since145}, []byte{1, 0, 2, 10}, []byte{0x56, 0xc3}, []byte{0x34, 0x12}},
+		{Options{Peer: Since142, BigEndian: true}, []byte{10, 2, 0, 1}, []byte{0xc3, 0x56}, []byte{0x12, 0x34}},
+		{Options{Peer: Since142}, []byte{1, 0, 2, 10}, []byte{0x56, 0xc3}, []byte{0x34, 0x12}},
 	} {
 		name := fmt.Sprintf("%+v", tt.opts)
 		raw := tt.opts.AppendFlow(nil, Header{}, &f)

@@ -28,9 +28,6 @@ var (
 // AppendExpect or AppendControl can make, in bytes.
 const MaxMessage = 304
 
-// NewestAttr is the highest conntrack attribute number this package knows.
-const NewestAttr = numZone
-
 // Options are what the two ends of a link must agree on, and what the
 // configuration says about content. The zero value suits a little-endian peer
 // of version 1.4.7 or later.
@@ -40,26 +37,21 @@ type Options struct {
 	OmitTimeout bool
 	// WindowScale sends the TCP window scales, as with TCPWindowTracking On.
 	WindowScale bool
-	// Newest is the highest conntrack attribute number the peer knows; it
-	// refuses whole messages with a higher one. Zero means NewestAttr. A
-	// number below 32 stands for a peer of version 1.4.6 or older, which also
+	// Peer is the oldest version that the messages are for, and the one whose
+	// messages are read. What it does not know is left out, and up to 1.4.6 it
 	// has IPv4 NAT addresses byte-reversed (docs/protocol.md 9).
-	Newest uint8
+	Peer Version
 	// BigEndian says that the peer's host is big-endian, which decides how
 	// translated ports and ICMP identifiers travel (docs/protocol.md 3.2).
 	BigEndian bool
-}
-
-// newest is Newest with its default.
-func (o *Options) newest() uint8 {
-	if o.Newest == 0 {
-		return NewestAttr
-	}
-	return o.Newest
+	// Without are attributes that are neither sent nor read, of HasMark,
+	// HasHelper and HasLabels. A helper is that of a flow; expectations keep
+	// theirs.
+	Without flow.Has
 }
 
 // reversedNAT reports whether SNAT_IPV4 and DNAT_IPV4 travel byte-reversed.
-func (o *Options) reversedNAT() bool { return o.newest() < numZone && !o.BigEndian }
+func (o *Options) reversedNAT() bool { return o.Peer != Since147 && !o.BigEndian }
 
 // AppendFlow appends the message of h, a conntrack type, and f to dst
 // (docs/protocol.md 3.4). What is known of f and has a place on the wire is
@@ -76,7 +68,8 @@ func (o *Options) AppendFlow(dst []byte, h Header, f *flow.Flow) []byte {
 // says how the reply tuple differs where it differs, and nothing where not.
 func (o *Options) ParseFlow(body []byte, f *flow.Flow) error {
 	*f = flow.Flow{}
-	has, seen, err := flowTable.parse(o, body, f, 0)
+	skip := o.skip()
+	has, seen, err := flowTable.parse(o, body, f, skip)
 	if err != nil {
 		return err
 	}
@@ -85,7 +78,7 @@ func (o *Options) ParseFlow(body []byte, f *flow.Flow) error {
 	}
 	if alien := flowTable.alien(seen, kindOf(&f.Key)); alien != 0 {
 		*f = flow.Flow{}
-		if has, seen, err = flowTable.parse(o, body, f, alien); err != nil {
+		if has, seen, err = flowTable.parse(o, body, f, skip|alien); err != nil {
 			return err
 		}
 	}
