@@ -76,13 +76,13 @@ const (
 // slot is where one flow of the batch stands.
 type slot struct {
 	step     step
-	tries    uint8 // steps taken
-	sent     bool  // in the present send
-	answered bool  // in the present send
-	clashed  bool  // the kernel said EEXIST
-	looked   bool  // have is known
-	removed  bool  // something was deleted to make room
-	drop     flow.Has
+	tries    uint8    // steps taken
+	sent     bool     // in the present send
+	answered bool     // in the present send
+	clashed  bool     // the kernel said EEXIST
+	looked   bool     // have is known
+	removed  bool     // something was deleted to make room
+	drop     flow.Has // not written
 	have     existing
 	errno    syscall.Errno
 }
@@ -117,7 +117,7 @@ func (w *Writer) apply(flows []flow.Flow, known []Known, results []Result, k kin
 func (w *Writer) begin(n int, known []Known) {
 	first := w.firstStep()
 	for i := range n {
-		w.slots[i] = slot{step: first}
+		w.slots[i] = slot{step: first, drop: w.leave}
 		if known != nil && known[i] != Unknown {
 			w.slots[i].step = knownStep[known[i]]
 		}

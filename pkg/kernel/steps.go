@@ -28,6 +28,9 @@ func (w *Writer) shape(s *slot, f *flow.Flow) {
 	w.flow = *f
 	g := &w.flow
 	g.Has &^= s.drop
+	if s.drop.Has(flow.HasHelper) {
+		g.Status &^= flow.StatusHelper // the kernel clears it nowhere
+	}
 	switch s.step {
 	case stepCreate:
 		shapeCreate(g)
@@ -72,7 +75,7 @@ func shapeChange(g *flow.Flow, s *slot, whole bool) {
 		g.Has |= flow.HasTimeout
 	}
 	if whole {
-		g.Has |= flow.HasStatus | flow.HasMark | s.have.has&flow.HasLabels&^s.drop
+		g.Has |= flow.HasStatus | (flow.HasMark|s.have.has&flow.HasLabels)&^s.drop
 	}
 }
 
@@ -213,9 +216,10 @@ func (w *Writer) saw(s *slot, r *Result, f *flow.Flow) {
 	}
 }
 
-// keepsLabels says that the entry has labels of which the flow knows nothing.
+// keepsLabels says that the entry has labels of which the flow knows nothing,
+// and which are not to be kept.
 func (s *slot) keepsLabels(f *flow.Flow) bool {
-	return s.have.has.Has(flow.HasLabels) && !f.Has.Has(flow.HasLabels)
+	return (s.have.has &^ f.Has &^ s.drop).Has(flow.HasLabels)
 }
 
 // hasTuple says that one direction of f is k.

@@ -15,6 +15,9 @@ type WriterConfig struct {
 	// BeLiberal makes the kernel accept any TCP segment of a written entry,
 	// whatever the window says (TCPWindowTracking off).
 	BeLiberal bool
+	// Leave are attributes that are not written, of HasMark, HasHelper and
+	// HasLabels: a new entry comes without, one that exists keeps its own.
+	Leave flow.Has
 }
 
 // Outcome is what became of one flow.
@@ -70,7 +73,8 @@ type Writer struct {
 
 	seq      uint32 // of the next request
 	base     uint32 // of the present send: flow i has base+i
-	echoed   int    // flows before this one have had their echo
+	leave    flow.Has
+	echoed   int // flows before this one have had their echo
 	kind     kind
 	slots    [batchSize]slot
 	flow     flow.Flow // what a request is made from
@@ -93,9 +97,10 @@ func OpenWriter(config WriterConfig) (*Writer, error) {
 		return nil, fmt.Errorf("open netlink writer: %w", err)
 	}
 	w := &Writer{
-		sock: sock,
-		recv: newReceiver(sock, answerBatch, answerSize),
-		enc:  encoder{buf: make([]byte, 0, sendLimit), liberal: config.BeLiberal},
+		sock:  sock,
+		recv:  newReceiver(sock, answerBatch, answerSize),
+		enc:   encoder{buf: make([]byte, 0, sendLimit), liberal: config.BeLiberal},
+		leave: config.Leave,
 	}
 	w.sendFn = w.write
 	if err := w.prepare(); err != nil {
@@ -143,7 +148,7 @@ type Known uint8
 
 // The beliefs. Exists: something has the original tuple, with whatever reply
 // tuple. Same: an entry with these very tuples exists, and it has no labels
-// unless the flow has.
+// unless the flow has or Leave says so.
 const (
 	Unknown Known = iota
 	Missing
