@@ -129,5 +129,9 @@ func (d *Daemon) sayNotice(x node.Notice) {
 		d.log.Infof("%d entries that were held have their normal timeouts back", x.Count)
 	case node.HoldLapsed:
 		d.log.Warnf("the other node has not been heard for a day, or not spoken of them: %d entries that were held for it have their normal timeouts back", x.Count)
+	case node.PeerLooksOlder:
+		d.log.Warn("NAT addresses from the other node look byte-reversed: if its conntrackd is 1.4.6 or older, set Conntrackgo { PeerVersion } to its version")
+	case node.PeerLooksNewer:
+		d.log.Warn("the other node sends what a conntrackd of Conntrackgo { PeerVersion } does not: set PeerVersion to its version, or NAT addresses are read byte-reversed")
 	}
 }

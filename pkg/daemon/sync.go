@@ -65,8 +65,9 @@ func (d *Daemon) openEdges(s *syncer) (err error) {
 	if !d.polling() {
 		d.log.Infof("netlink event socket buffer size has been set to %d bytes", s.events.Stats().Buffer)
 	}
+	writing := kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking, Leave: cfg.Node.NotRestored()}
 	for _, w := range []**kernel.Writer{&s.commit, &s.flush, &s.direct} {
-		if *w, err = kernel.OpenWriter(kernel.WriterConfig{BeLiberal: !cfg.Node.TCPWindowTracking}); err != nil {
+		if *w, err = kernel.OpenWriter(writing); err != nil {
 			return fmt.Errorf("open netlink socket: %w", err)
 		}
 		s.events.AddSelf((*w).PortID())

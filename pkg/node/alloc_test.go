@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 // pair is two nodes on a perfect link, past their handshake.
@@ -73,9 +74,16 @@ func churnEvents(n int, family uint8) []flow.Event {
 
 // From kernel event to the peer's external cache and back to the released
 // tombstone nothing is allocated.
-func TestNoAllocations(t *testing.T) {
+func TestNoAllocations(t *testing.T) { noAllocations(t, nil) }
+
+// The same with an old peer and attributes that are left out.
+func TestNoAllocationsForOldPeers(t *testing.T) {
+	noAllocations(t, func(cfg *Config) { cfg.PeerVersion, cfg.DoNotSync = wire.Since142, allOptional })
+}
+
+func noAllocations(t *testing.T, change func(*Config)) {
 	families(t, func(t *testing.T, family uint8) {
-		p := newPair(t)
+		p := newPairOf(t, change)
 		events := churnEvents(50, family)
 		cycle := func() {
 			for i := range events { // one by one, so that nothing coalesces away

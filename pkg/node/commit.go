@@ -62,7 +62,7 @@ type Held uint8
 
 // What it may say. HeldUnknown: the cache is no mirror of it, for there is none,
 // the filter is against the flow, or the table is being read. HeldSame: both tuples are the
-// flow's, and there are no labels that the flow has not.
+// flow's, and there are no labels to clear, which the flow has not.
 const (
 	HeldUnknown Held = iota
 	HeldMissing
@@ -85,7 +85,8 @@ func (n *Node) Held(f *flow.Flow) Held {
 	s.load(r, g)
 	there, _ := g.Reply()
 	wanted, _ := f.Reply()
-	if there != wanted || g.Has.Has(flow.HasLabels) && !f.Has.Has(flow.HasLabels) {
+	clear := g.Has &^ f.Has &^ n.cfg.NotRestored()
+	if there != wanted || clear.Has(flow.HasLabels) {
 		return HeldOther
 	}
 	return HeldSame

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 // Mode is the synchronisation protocol.
@@ -67,6 +68,17 @@ type Config struct {
 	// of helpers whose name starts with a listed word, whatever its case.
 	ExpectationSync bool
 	ExpectHelpers   []string
+	// PeerVersion is the oldest version among the peers.
+	PeerVersion wire.Version
+	// DoNotSync are attributes that are neither sent nor taken from a peer,
+	// DoNotRestore such that nobody writes to the kernel: of HasMark,
+	// HasHelper and HasLabels.
+	DoNotSync, DoNotRestore flow.Has
 	// Filter decides which kernel entries are replicated.
 	Filter flow.Filter
 }
+
+// NotRestored are the attributes of a flow that the kernel's entry keeps, or
+// does not get, when the flow is written: they are not to be restored, or
+// nothing is known of them.
+func (c *Config) NotRestored() flow.Has { return c.DoNotSync | c.DoNotRestore }

@@ -47,6 +47,7 @@ type Node struct {
 	notices []Notice
 	// resyncsHeard is the number of the peer's RESYNCs that were logged.
 	resyncsHeard uint64
+	doubted      bool // that PeerVersion is right
 	stats        Stats
 
 	scratch, other flow.Flow
@@ -62,6 +63,8 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 		wire: wire.Options{
 			OmitTimeout: cfg.CommitTimeout != 0,
 			WindowScale: cfg.TCPWindowTracking,
+			Peer:        cfg.PeerVersion,
+			Without:     cfg.DoNotSync,
 		},
 		internal: newStore(cfg.HashSize, cfg.HashLimit, cache.NewSeed(seed[0], seed[1])),
 		external: newStore(cfg.HashSize, cfg.HashLimit, cache.NewSeed(seed[1], seed[0])),
@@ -284,11 +287,13 @@ func (n *Node) deliver(now time.Duration, m *wire.Message, b body) {
 	case m.Type >= wire.ExpNew:
 		n.deliverExpect(now, m)
 		return
-	case n.cfg.DisableExternalCache:
+	}
+	f := b.flow
+	n.doubt(f)
+	if n.cfg.DisableExternalCache {
 		n.injected(now, m)
 		return
 	}
-	f := b.flow
 	s := n.external
 	if m.Type == wire.CTDel {
 		if r := s.lookup(&f.Key); r != none {

@@ -54,3 +54,16 @@ func (n *Node) read(m *wire.Message) (b body) {
 	b.bad = err != nil
 	return b
 }
+
+var doubts = [...]NoticeKind{wire.NoDoubt: 0, wire.PeerOlder: PeerLooksOlder, wire.PeerNewer: PeerLooksNewer}
+
+// doubt says, once, that a message looks as if PeerVersion were wrong.
+func (n *Node) doubt(f *flow.Flow) {
+	if n.doubted || !f.Has.Any(wire.Doubtful) {
+		return
+	}
+	kind := doubts[n.wire.Doubt(f)]
+	if n.doubted = kind != 0; n.doubted {
+		n.notices = append(n.notices, Notice{Kind: kind})
+	}
+}

@@ -130,6 +130,10 @@ const (
 	TakenOver
 	// HoldLapsed: so have Count entries for which nobody vouches any more.
 	HoldLapsed
+	// PeerLooksOlder: a NAT address looks as from a peer older than 1.4.7.
+	PeerLooksOlder
+	// PeerLooksNewer: messages look as from a peer newer than PeerVersion.
+	PeerLooksNewer
 )
 
 // A Notice is something that happened inside the node.
