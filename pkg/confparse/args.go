@@ -21,6 +21,7 @@ const (
 	address
 	block
 	literalTCP // the TCP of `for TCP'
+	release    // of conntrackd
 )
 
 // argumentTexts name the arguments for errors and for the reference.
@@ -35,6 +36,7 @@ var argumentTexts = []struct {
 	{word, "word", "a name"},
 	{address, "address", "an IP address"},
 	{literalTCP, "`TCP`", "the word TCP"},
+	{release, "version", "a version as in 1.4.6"},
 	{block, "{ ... }", "a block in braces"},
 }
 
@@ -52,7 +54,7 @@ func (a argument) exact() string {
 type value struct {
 	pos  lexer.Position // of the argument; of the keyword if that is a block
 	key  string         // the keyword as written
-	head string         // of a block: what is between keyword and brace
+	head string         // what is between keyword and brace, or argument
 	kind argument
 	text string // without quotes
 	n    int    // of a number: 0 to 1<<32-1
@@ -68,6 +70,8 @@ var tokenArguments = map[lexer.TokenType]argument{
 	tokWord:   word,
 	tokIPv4:   address,
 	tokIPv6:   address,
+
+	tokRelease: release,
 }
 
 // evaluate reads a token as one of the wanted arguments.
@@ -79,6 +83,8 @@ func evaluate(tok lexer.Token, wanted argument) (v value, ok bool) {
 		v.kind = wanted & quotedArgument(v.text, wanted)
 	case tok.Type == tokIPv6 && wanted&word != 0 && !strings.ContainsAny(v.text, ":/%"):
 		v.kind = word // fab0 is an interface where a name is due
+	case tok.Type == tokKeyword && ourWords[tok.Value]:
+		v.kind = wanted & word
 	case tok.Type == tokKeyword && tok.Value == "TCP":
 		v.kind = wanted & literalTCP
 	default:

@@ -14,6 +14,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 // diff compares two configs, what CheckStart says included.
@@ -132,6 +133,8 @@ func effects() (list []effect) {
 		add("Conntrackgo/AcceptFrom/IPv4_address", sync+"|AcceptFrom { IPv4_address 10.1.2.3/8 IPv4_address 192.0.2.1 } | }", accept("10.0.0.0/8", "192.0.2.1/32"))
 		add("Conntrackgo/AcceptFrom/IPv6_address", sync+"|AcceptFrom { IPv6_address fd00::1 IPv6_address fe80::/10 } | }", accept("fd00::1/128", "fe80::/10"))
 	}
+	attributeEffects(add)
+	peerEffects(add)
 	helper := func(c *Config) { c.HelperSections = 1 }
 	for _, text := range []string{
 		"Setup yes", "Type ftp inet tcp { Setup no }", "QueueNum 3", "QueueLen 10", "Type ftp inet tcp { Policy ftp { ExpectMax 1 } }",
@@ -142,6 +145,81 @@ func effects() (list []effect) {
 	add("Helper/ExpectMax", "|Helper { ExpectMax 1 } |", helper)
 	add("Helper/ExpectTimeout", "|Helper { ExpectTimeout 1 } |", helper)
 	return list
+}
+
+func attributeEffects(add func(string, string, func(*Config))) {
+	for block, field := range map[string]func(*Config) *flow.Has{
+		"DoNotSync":    func(c *Config) *flow.Has { return &c.Node.DoNotSync },
+		"DoNotRestore": func(c *Config) *flow.Has { return &c.Node.DoNotRestore },
+	} {
+		in := "Conntrackgo/" + block
+		set := func(has flow.Has) func(*Config) { return func(c *Config) { *field(c) = has } }
+		add(in, "Conntrackgo { |"+block+" { } | }", set(0))
+		add(in+"/Mark", "Conntrackgo { |"+block+" { Mark } | }", set(flow.HasMark))
+		add(in+"/Labels", "Conntrackgo { "+block+" { |Labels| } }", set(flow.HasLabels))
+		add(in+"/Helper", "Conntrackgo { "+block+" { Mark |Helper| Mark } }", set(flow.HasMark|flow.HasHelper))
+		add(in+"/Helper", "|Conntrackgo { "+block+" { Labels } "+block+" { Helper } } Conntrackgo { "+block+" { Mark } } |",
+			set(flow.HasMark|flow.HasLabels|flow.HasHelper))
+	}
+}
+
+func peerEffects(add func(string, string, func(*Config))) {
+	version := func(v wire.Version) func(*Config) { return func(c *Config) { c.Node.PeerVersion = v } }
+	udp := func(peers ...string) string {
+		text := "Sync { Mode FTFW { } "
+		for _, p := range peers {
+			keyword := "IPv4_Destination_Address "
+			if strings.Contains(p, ":") {
+				keyword = "IPv6_Destination_Address "
+			}
+			text += "UDP { Interface eth2 Port 3780 " + keyword + p + " } "
+		}
+		return text + "} Conntrackgo { |"
+	}
+	for _, e := range []struct {
+		peers []string
+		text  string
+		want  wire.Version
+	}{
+		{[]string{"192.0.2.1"}, "PeerVersion 1.4.2", wire.Since142},
+		{[]string{"192.0.2.1"}, "PeerVersion 1.4.4", wire.Since144},
+		{[]string{"192.0.2.1"}, `PeerVersion "1.4.6"`, wire.Since145},
+		{[]string{"192.0.2.1"}, "PeerVersion 1.4.9", wire.Since147},
+		{[]string{"192.0.2.1"}, "PeerVersion 1.4.2 PeerVersion 1.4.7", wire.Since147}, // the last counts
+		{[]string{"192.0.2.1"}, "PeerVersion 192.0.2.1 1.4.3", wire.Since142},
+		{[]string{"192.0.2.1"}, "PeerVersion 192.0.2.1 1.4.9 PeerVersion 1.4.3", wire.Since147}, // the address counts
+		{[]string{"192.0.2.1"}, "PeerVersion 192.0.2.2 1.4.3", wire.Since147},
+		{[]string{"192.0.2.1", "192.0.2.2"}, "PeerVersion 192.0.2.2 1.4.5", wire.Since145},
+		{[]string{"192.0.2.1", "192.0.2.2"}, "PeerVersion 1.4.4 PeerVersion 192.0.2.2 1.4.5", wire.Since144}, // the oldest counts
+		{[]string{"fe80::1%eth2"}, "PeerVersion fe80:0::1%eth2 1.4.5", wire.Since145},
+		{[]string{"fd00::1"}, "PeerVersion fd00::1 1.4.5", wire.Since145},
+		{nil, "PeerVersion 1.4.2", wire.Since147}, // there is nobody
+	} {
+		add("Conntrackgo/PeerVersion", udp(e.peers...)+e.text+" | }", version(e.want))
+	}
+	add("Conntrackgo/PeerVersion", "Sync { Mode ALARM { } Multicast { Interface eth2 IPv4_address 225.0.0.50 Group 3780 } } Conntrackgo { |PeerVersion 1.4.6 | }",
+		version(wire.Since145))
+}
+
+// TestOurWordsAreNames: a file of conntrackd means what it meant before we had
+// keywords of our own.
+func TestOurWordsAreNames(t *testing.T) {
+	if !ourWords["Mark"] || !ourWords["PeerVersion"] || ourWords["Helper"] || ourWords["IPv4_address"] || ourWords["UDP"] {
+		t.Errorf("our words: %v", ourWords)
+	}
+	for w, ours := range ourWords {
+		if !ours {
+			continue
+		}
+		cfg, warnings := mustParse(t, "Sync { Options { ExpectationSync { "+w+" } } UDP { Interface "+w+" Port 3780 IPv4_address 1.2.3.4 IPv4_Destination_Address 1.2.3.5 } }"+
+			"General { Filter { Protocol Ignore { "+w+" } } UNIX { Path /s } }")
+		if cfg.Links[0].Interface != w || !slices.Equal(cfg.Node.ExpectHelpers, []string{w}) {
+			t.Errorf("%s: interface %q, helpers %q", w, cfg.Links[0].Interface, cfg.Node.ExpectHelpers)
+		}
+		if len(warnings) != 2 { // no Mode, no such protocol
+			t.Errorf("%s: %v", w, warnings)
+		}
+	}
 }
 
 func generalEffects(add func(string, string, func(*Config))) {

@@ -125,6 +125,23 @@ var errorSnippets = []string{
 	"Conntrackgo { HoldTimeout 1 }",
 	"Conntrackgo { HoldTimeout 86401 }",
 	"Sync { Mode FTFW { } } Conntrackgo { HoldInjected on }",
+	// Settings of ours.
+	"Conntrackgo { DoNotSync { mark } }",
+	"Conntrackgo { DoNotSync { Timeout } }",
+	"Conntrackgo { DoNotRestore { Mark on } }",
+	"Conntrackgo { DoNotRestore Mark }",
+	"Conntrackgo { Mark }",
+	"Conntrackgo { DoNotSync { Mark PeerVersion 1.4.2 } }",
+	"Conntrackgo { PeerVersion 1.4 }",
+	"Conntrackgo { PeerVersion 1.4.1 }",
+	"Conntrackgo { PeerVersion 1.4.2-1 }",
+	"Conntrackgo { PeerVersion { } }",
+	"Conntrackgo { PeerVersion 192.0.2.1 }",
+	"Conntrackgo { PeerVersion 192.0.2.0/24 1.4.2 }",
+	"Conntrackgo { PeerVersion fe80::1%eth2/64 1.4.2 }",
+	"Conntrackgo { PeerVersion peer 1.4.2 }",
+	"Conntrackgo { PeerVersion 192.0.2.9 1.4.2 }\nSync { Mode FTFW { } UDP { Port 1 Interface eth0 IPv4_address 192.0.2.1 IPv4_Destination_Address 192.0.2.2 } }",
+	"Sync { Mode FTFW { } Options { ExpectationSync on } UDP { Port 1 Interface eth0 IPv4_address 192.0.2.1 IPv4_Destination_Address 192.0.2.2 } }\nConntrackgo { DoNotRestore { Helper } DoNotSync { Helper } }",
 }
 
 func TestSuggest(t *testing.T) {

@@ -18,6 +18,7 @@ const (
 	tokSigned
 	tokIPv4
 	tokIPv6
+	tokRelease // 1.4.6
 	tokPath
 	tokMode
 	tokWord
@@ -53,6 +54,7 @@ var lexicon = []struct {
 			`|(?:` + hex + `:?){0,7}::(?:` + hex + `:?){0,7}` +
 			`|(?:` + hex + `)?(?::(?:` + hex + `)?){0,7}:` + quad +
 			`)(?:%[0-9A-Za-z._-]+)?(?:/[0-9]+)?`)},
+	{"Release", tokRelease, longest(`[0-9]+\.[0-9]+\.[0-9]+`)},
 	{"Path", tokPath, longest(`/[^ \n"]*`)},
 	{"Mode", tokMode, longest(`(?i:FTFW|ALARM|NOTRACK|NACK)`)},
 	{"Word", tokWord, longest(`[A-Za-z][0-9A-Za-z._-]*`)},

@@ -57,9 +57,11 @@ func TestTokens(t *testing.T) {
 		{"/a\"b\"", `Path:/a Quoted:"b"`},
 		{"/", "Path:/"},
 		{"a/b", "IPv6:a Path:/b"},
+		// Releases: three numbers, no more and no fewer.
+		{"1.4.6 1.4.6.7 1.4 1.4.x", "Release:1.4.6 IPv4:1.4.6.7 Number:1 Other:. Number:4 Number:1 Other:. Number:4 Other:. Word:x"},
 		// Addresses.
 		{"1.2.3.4 300.1.1.1 010.0.0.1", "IPv4:1.2.3.4 IPv4:300.1.1.1 IPv4:010.0.0.1"},
-		{"10.0.0.0/8 1.2.3", "IPv4:10.0.0.0/8 Number:1 Other:. Number:2 Other:. Number:3"},
+		{"10.0.0.0/8 1.2.3", "IPv4:10.0.0.0/8 Release:1.2.3"},
 		{"1.2.3.4.5", "IPv4:1.2.3.4 Other:. Number:5"},
 		{"1.2.3.4/ 5", "IPv4:1.2.3.4 Path:/ Number:5"},
 		{"127.0.0.1IPv6_address", "IPv4:127.0.0.1 Keyword:IPv6_address"},

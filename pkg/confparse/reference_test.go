@@ -99,6 +99,7 @@ var heads = map[head]string{
 	headFrom:    "[From Userspace or Kernelspace] ",
 	headPolicy:  "Accept or Ignore ",
 	headMode:    "FTFW, ALARM or NOTRACK ",
+	headPeer:    "[address] ",
 }
 
 func line(r row) string {

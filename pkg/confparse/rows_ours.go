@@ -77,6 +77,54 @@ var ourRows = []row{
 		in: "Conntrackgo/AcceptFrom", words: "IPv6_address", arg: address, set: acceptFrom(flow.IPv6),
 		help: "A host, or a network with its prefix length.",
 	},
+	{
+		in: "Conntrackgo", words: "DoNotSync", arg: block, done: attributesTo(func(c *Config) *flow.Has { return &c.Node.DoNotSync }),
+		absent: "none",
+		help:   "Attributes of flows that are neither sent nor taken from other nodes. At a commit an entry that the kernel has keeps its own, a new one has none. Set it on all nodes alike.",
+	},
+	{
+		in: "Conntrackgo", words: "DoNotRestore", arg: block, done: attributesTo(func(c *Config) *flow.Has { return &c.Node.DoNotRestore }),
+		absent: "none",
+		help:   "Attributes of flows that are replicated and shown, but never written to the kernel, neither by a commit nor with DisableExternalCache: an entry that the kernel has keeps its own, a new one has none.",
+	},
+	{
+		in: inAttributes, words: "Mark", set: addAttribute(flow.HasMark),
+		help: "The mark (`ct mark`, CONNMARK).",
+	},
+	{
+		in: inAttributes, words: "Labels", set: addAttribute(flow.HasLabels),
+		help: "The labels (`ct label`, connlabel).",
+	},
+	{
+		in: inAttributes, words: "Helper", set: addAttribute(flow.HasHelper),
+		help: "The name of the helper. Without it a flow expects nothing: its expectations are refused by the kernel, with a warning if ExpectationSync is on.",
+	},
+	{
+		in: "Conntrackgo", words: "PeerVersion", arg: release, head: headPeer, set: setPeerVersion,
+		absent: "1.4.7",
+		help:   "The version of the other node's conntrackd, from 1.4.2 on. What a version before 1.4.7 refuses is not sent to it, and its NAT addresses are converted: see [protocol.md](protocol.md) 9. With an address it is about the node at that destination of a link; of several nodes the oldest version counts. conntrackgo is 1.4.7.",
+	},
+}
+
+const inAttributes = "Conntrackgo/DoNotSync, Conntrackgo/DoNotRestore"
+
+func addAttribute(has flow.Has) func(*builder, value) error {
+	return func(b *builder, _ value) error {
+		b.attributes |= has
+		return nil
+	}
+}
+
+// attributesTo ends a list of attributes.
+func attributesTo(field func(*Config) *flow.Has) func(*builder, value) error {
+	return func(b *builder, v value) error {
+		*field(b.cfg) |= b.attributes
+		b.attributes = 0
+		if b.cfg.Node.NotRestored().Has(flow.HasHelper) && b.helperless.Line == 0 {
+			b.helperless = v.pos
+		}
+		return nil
+	}
 }
 
 // acceptFrom adds a source to the list of every link.

@@ -31,6 +31,9 @@ type sectionState struct {
 	states      []value        // of a list not yet ended
 	link        linkState
 	acceptFrom  []netip.Prefix // of all links
+	attributes  flow.Has       // of a list not yet ended
+	helperless  lexer.Position // the first list with Helper
+	peers       []peerVersion
 	hold        holdState
 }
 
@@ -72,6 +75,7 @@ func (b *builder) finish() {
 	}
 	b.finishScheduler()
 	b.finishSync()
+	b.finishPeers()
 	if c.Syslog != "" && c.StatsSyslog != "" && c.Syslog != c.StatsSyslog {
 		b.warnf(b.statsSyslog, "facility %s of Stats is not used: General says %s", c.StatsSyslog, c.Syslog)
 		c.StatsSyslog = c.Syslog
@@ -109,6 +113,9 @@ func (b *builder) finishSync() {
 	}
 	if len(c.Links) == 0 {
 		b.refuseStart(b.sync, "no link in Sync: there must be a UDP, Multicast or TCP block")
+	}
+	if n.ExpectationSync && n.NotRestored().Has(flow.HasHelper) {
+		b.advisef(b.helperless, "expectations cannot be restored: the kernel takes none of a flow without its helper")
 	}
 	if c.Socket == "" {
 		b.advisef(b.sync, "no General { UNIX { Path: no client will be able to connect")

@@ -16,7 +16,7 @@ type row struct {
 	in    string   // the blocks it is allowed in, with ", " between them
 	words string   // the keyword, then its older spellings; * is any name
 	arg   argument // zero: the keyword stands alone
-	head  head     // between the keyword and the brace of a block
+	head  head     // between the keyword and the brace or argument
 	skip  bool     // the inside is passed over
 	set   func(*builder, value) error
 	done  func(*builder, value) error // after the block
@@ -24,7 +24,7 @@ type row struct {
 	absent, help string
 }
 
-// head is what may be between a keyword and its brace.
+// head is what may be between a keyword and its brace or argument.
 type head uint8
 
 const (
@@ -32,6 +32,7 @@ const (
 	headFrom                    // [ From Userspace|Kernelspace ]
 	headPolicy                  // Accept|Ignore
 	headMode                    // a mode
+	headPeer                    // [ address ]
 )
 
 // headWords are the keywords that are no rows.
@@ -80,10 +81,23 @@ var index = func() map[string]map[string]*row {
 	return byBlock
 }()
 
+// ourWords are the keywords that conntrackd does not have. They can be names,
+// as they can in its files.
+var ourWords = func() map[string]bool {
+	words := map[string]bool{}
+	for i, r := range table {
+		for _, w := range strings.Fields(r.words) {
+			known, again := words[w]
+			words[w] = i >= len(table)-len(ourRows) && (known || !again)
+		}
+	}
+	return words
+}()
+
 // rowOf returns the row that a token names in a block, or nil.
 func rowOf(where string, tok lexer.Token) *row {
-	if tok.Type == tokKeyword {
-		return index[where][tok.Value]
+	if r := index[where][tok.Value]; r != nil && tok.Type == tokKeyword {
+		return r
 	}
 	if name := index[where]["*"]; name != nil {
 		if _, ok := evaluate(tok, word); ok {

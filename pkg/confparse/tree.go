@@ -17,7 +17,7 @@ type document struct {
 
 // item is a token or a block.
 type item struct {
-	Token lexer.Token `parser:"( @(Keyword | Switch | Number | Signed | IPv4 | IPv6 | Path | Mode | Word | Quoted | Other)"`
+	Token lexer.Token `parser:"( @(Keyword | Switch | Number | Signed | IPv4 | IPv6 | Release | Path | Mode | Word | Quoted | Other)"`
 	Group *group      `parser:"| @@ )"`
 }
 

@@ -114,7 +114,7 @@ func (b *builder) statement(where string, r *row, key lexer.Token, c *cursor) er
 	if err != nil {
 		return err
 	}
-	v.key = key.Value
+	v.key, v.head = key.Value, head
 	return b.apply(r.set, v)
 }
 
@@ -180,7 +180,7 @@ func (b *builder) apply(set func(*builder, value) error, v value) error {
 	return b.errorf(v.pos, "%s", err)
 }
 
-// head reads what is between the keyword and the brace of a block.
+// head reads what is between the keyword and the brace or the argument.
 func (b *builder) head(r *row, key lexer.Token, c *cursor) (string, error) {
 	switch r.head {
 	case headDefault:
@@ -201,6 +201,13 @@ func (b *builder) head(r *row, key lexer.Token, c *cursor) (string, error) {
 		return "", b.errorf(c.pos(), "%s needs Accept or Ignore, not %s", key.Value, b.found(c))
 	case headMode:
 		return b.mode(c)
+	case headPeer:
+		if it := c.peek(); it != nil && it.Group == nil {
+			if v, ok := evaluate(it.Token, address); ok {
+				c.next()
+				return v.text, nil
+			}
+		}
 	}
 	return "", nil
 }
