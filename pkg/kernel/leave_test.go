@@ -49,7 +49,7 @@ func everyLeave() (sets []flow.Has) {
 // TestLeaveOfNew: a new entry has the attributes, less those.
 func TestLeaveOfNew(t *testing.T) {
 	for _, leave := range everyLeave() {
-		for name, write := range map[string]func(*Writer, []flow.Flow, []Result) error{"commit": (*Writer).Commit, "update": (*Writer).Update} {
+		for name, write := range map[string]func(*Writer, []flow.Flow, []Result) error{"commit": (*Writer).Commit, "create": (*Writer).Create, "update": (*Writer).Update} {
 			ownNetNS(t)
 			w := openWriter(t, WriterConfig{Leave: leave})
 			f := with(newFlow(flow.IPv4, flow.ProtoTCP), dress)
