@@ -112,9 +112,9 @@ func TestDoNotSync(t *testing.T) {
 	}
 }
 
-// TestDoNotRestore: what is not restored is replicated all the same; leaving
-// it alone is the writer's. That an entry has labels is then no reason to ask
-// the kernel about it.
+// TestDoNotRestore: what is not restored is replicated and shown all the same,
+// and not handed out. That an entry has labels is then no reason to ask the
+// kernel about it.
 func TestDoNotRestore(t *testing.T) {
 	for _, c := range []struct {
 		sync, restore flow.Has
@@ -124,20 +124,72 @@ func TestDoNotRestore(t *testing.T) {
 		{0, flow.HasLabels, HeldSame},
 		{flow.HasLabels, 0, HeldSame},
 		{flow.HasMark | flow.HasHelper, flow.HasMark, HeldOther},
+		{0, allOptional, HeldSame},
 	} {
 		p := newPairOf(t, func(cfg *Config) { cfg.DoNotSync, cfg.DoNotRestore = c.sync, c.restore })
 		f := dressed(1)
+		f.Status |= flow.StatusHelper
 		p.a.Kernel(p.now, event1(flow.New, f))
 		p.exchange()
+		var got flow.Flow
+		p.b.external.load(p.b.external.lookup(&f.Key), &got)
+		if d := cmp.Diff(received(f, c.sync), got); d != "" {
+			t.Errorf("%x, %x: replicated (-want +got):\n%s", c.sync, c.restore, d)
+		}
+		want := received(f, c.sync|c.restore)
+		if (c.sync | c.restore).Has(flow.HasHelper) {
+			want.Status &^= flow.StatusHelper
+		}
 		batch := make([]flow.Flow, 4)
 		p.b.BeginCommit()
-		if filled, _ := p.b.NextCommit(p.now, batch); filled != 1 || batch[0] != received(f, c.sync) {
-			t.Errorf("%x, %x: committed %d, %s", c.sync, c.restore, filled, cmp.Diff(received(f, c.sync), batch[0]))
+		if filled, _ := p.b.NextCommit(p.now, batch); filled != 1 || batch[0] != want {
+			t.Errorf("%x, %x: %d to commit (-want +got):\n%s", c.sync, c.restore, filled, cmp.Diff(want, batch[0]))
 		}
 		p.b.Kernel(p.now, event1(flow.New, f))
 		ask := received(f, flow.HasLabels)
 		if got := p.b.Held(&ask); got != c.want {
 			t.Errorf("%x, %x: held %d, want %d", c.sync, c.restore, got, c.want)
+		}
+	}
+}
+
+// TestDoNotRestoreAssumed: what the internal cache takes for granted of an
+// entry without an event is what the writer leaves there: nothing in one that
+// a commit makes, its own in one that the peer has taken over.
+func TestDoNotRestoreAssumed(t *testing.T) {
+	theirs := dressed(1)
+	ours := dressed(1)
+	ours.Mark, ours.Labels = 7, [4]uint32{1}
+	inside := func(n *Node) (f flow.Flow) {
+		n.internal.load(n.internal.lookup(&theirs.Key), &f)
+		return f
+	}
+	for _, on := range []bool{false, true} {
+		has, wantMark, wantOwn := flow.Has(0), theirs.Mark, theirs.Mark
+		if on {
+			has, wantMark, wantOwn = allOptional, 0, ours.Mark
+		}
+		p := newPairOf(t, func(cfg *Config) { cfg.DoNotRestore = has })
+		p.a.Kernel(p.now, event1(flow.New, theirs))
+		p.exchange()
+		batch := make([]flow.Flow, 1)
+		p.b.BeginCommit()
+		p.b.NextCommit(p.now, batch)
+		p.b.Assume(p.now, &batch[0])
+		if got := inside(p.b); got.Mark != wantMark || got.Has.Any(has) {
+			t.Errorf("%v: assumed mark %#x, %x", on, got.Mark, got.Has)
+		}
+
+		for _, op := range []uint8{wire.CTNew, wire.CTUpd} {
+			cfg := simConfig()
+			cfg.Mode, cfg.DisableExternalCache, cfg.DoNotRestore = NOTRACK, true, has
+			n := New(cfg, 1, [2]uint64{1, 2})
+			n.Kernel(0, event1(flow.New, ours))
+			sender := wire.Options{}
+			n.Datagram(0, sender.AppendFlow(nil, wire.Header{Type: op}, &theirs))
+			if got := inside(n); got.Mark != wantOwn || got.State != theirs.State || len(n.Injections(nil)) != 1 {
+				t.Errorf("%v, type %d: mark %#x inside, want %#x", on, op, got.Mark, wantOwn)
+			}
 		}
 	}
 }

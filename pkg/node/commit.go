@@ -26,7 +26,8 @@ func (n *Node) BeginCommit() bool {
 }
 
 // NextCommit fills batch with the next flows to write, as the kernel takes
-// them: the timeout is what is left of it. done is true when there are no
+// them: the timeout is what is left of it, and what is not restored is not
+// there. done is true when there are no
 // more; until then a call may return none. len(batch) bounds the work of one
 // call.
 func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, done bool) {
@@ -44,6 +45,7 @@ func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, don
 		s.load(r, f)
 		f.Timeout = n.timeLeft(f.Has, f.Timeout, seconds(now)-e.seen)
 		f.Has |= flow.HasTimeout
+		n.unrestored(f)
 		filled++
 	})
 	if !c.at.done {

@@ -47,6 +47,7 @@ func (n *Node) injected(now time.Duration, m *wire.Message) {
 	// A flow that the peer took over from us. The kernel's own event about it
 	// may not come: see kernel.Events.Ignore.
 	if n.numbers == nil && !n.strange(&ev.Flow) {
+		n.own(&ev.Flow)
 		n.take(now, ev)
 	}
 }
