@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("seeds", 600, "seeds of each simulation")
-	simSeed  = flag.Uint64("seed", 0, "run this seed only and print its trace")
+	simSeeds = flag.Int("sim.seeds", 600, "seeds of each simulation")
+	simSeed  = flag.Uint64("sim.seed", 0, "run this seed only and print its trace")
 )
 
 // message is what travels: a header, and for data the flow it is about.
@@ -247,7 +247,7 @@ func forSeeds(t *testing.T, run func(t *testing.T, seed uint64) *scene) {
 	for seed := range uint64(*simSeeds) {
 		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { run(t, seed+1) })
 		if t.Failed() {
-			t.Fatalf("repeat with -run '^%s$' -seed %d", t.Name(), seed+1)
+			t.Fatalf("repeat with -run '^%s$' -sim.seed %d", t.Name(), seed+1)
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 )
 
 var (
-	simSeeds = flag.Uint64("seeds", 1000, "seeds of each simulation")
-	simSeed  = flag.Uint64("seed", 0, "run this seed only and print its trace")
+	simSeeds = flag.Uint64("sim.seeds", 1000, "seeds of each simulation")
+	simSeed  = flag.Uint64("sim.seed", 0, "run this seed only and print its trace")
 )
 
 func simConfig() Config {
@@ -552,7 +552,7 @@ func TestTwoNodesConverge(t *testing.T) {
 			for seed := range *simSeeds {
 				pr.play(t, seed+1)
 				if t.Failed() {
-					t.Fatalf("repeat with -run '^%s$' -seed %d", t.Name(), seed+1)
+					t.Fatalf("repeat with -run '^%s$' -sim.seed %d", t.Name(), seed+1)
 				}
 			}
 		})
