@@ -9,7 +9,7 @@ BIN      := bin/conntrackgo
 FUZZTIME ?= 10s
 PREFIX   ?= /usr/local
 
-.PHONY: all build demo bench bench-quick test unit integration fuzz lint deps install clean
+.PHONY: all build demo bench bench-quick test unit sim-long integration fuzz lint deps install clean
 
 all: build
 
@@ -44,6 +44,13 @@ test: deps build
 ## unit: what needs neither root nor packages
 unit:
 	$(GO) test -count=1 ./pkg/... ./cmd/... ./internal/sim/...
+
+## sim-long: SEEDS of each profile of the simulation, an hour or so
+SEEDS ?= 50000
+sim-long:
+	$(GO) test -count=1 -timeout 12h ./internal/sim/cluster -sim.seeds $(SEEDS)
+	$(GO) test -count=1 -timeout 12h ./pkg/node -run TestTwoNodesConverge -sim.seeds $$(( $(SEEDS) / 10 ))
+	$(GO) test -count=1 -timeout 12h ./pkg/ftfw -run Simulate -sim.seeds $$(( $(SEEDS) / 10 ))
 
 ## integration: real kernel, real conntrackd, real keepalived, in network namespaces
 integration: build

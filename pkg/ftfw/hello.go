@@ -84,13 +84,13 @@ func (e *Engine) newLife(now time.Duration, seq uint32) {
 }
 
 // startOver sends everything to a peer that may have nothing. Whoever forges
-// HELLOs must not get it for each of them.
+// HELLOs must not get it for each of them. It does not bring the news of what
+// died and was dropped: the peer may be the same, and still miss it.
 func (e *Engine) startOver(now time.Duration) {
 	if !e.out.over.Want(now, overPause, overSlack) {
 		return
 	}
-	e.requeueUnacked()
-	e.out.dropped, e.out.amends.Due = false, false
+	e.requeueUnacked(true)
 	e.raise(Event{Kind: PeerRestarted})
 	e.raise(Event{Kind: BulkWanted})
 }
@@ -131,7 +131,7 @@ func (e *Engine) helloAnswered(now time.Duration, seq uint32) {
 	e.peer.accepted = 0
 	e.endHold()
 	if e.out.objects {
-		e.requeueUnacked()
+		e.requeueUnacked(false)
 	}
 	if e.out.objects || !e.peer.run {
 		e.raise(Event{Kind: BulkWanted})

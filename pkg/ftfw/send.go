@@ -261,12 +261,13 @@ func (e *Engine) requeue(i uint32) {
 	}
 }
 
-// requeueUnacked queues again everything the peer may not have. ACK and NACK
-// are about numbers of a peer that is no more.
-func (e *Engine) requeueUnacked() {
+// requeueUnacked queues again everything the peer may not have, but for what
+// is about numbers of a peer that is no more. An ACK that is lost is made up
+// for by the peer, a NACK by nobody.
+func (e *Engine) requeueUnacked(newPeer bool) {
 	for i := e.q.lists[resendList].head; i != 0; i = e.q.lists[resendList].head {
-		switch e.q.at(i).kind {
-		case wire.FlagACK, wire.FlagNACK:
+		switch kind := e.q.at(i).kind; {
+		case kind == wire.FlagACK, kind == wire.FlagNACK && newPeer:
 			e.discard(i)
 		default:
 			e.stats.Requeued++

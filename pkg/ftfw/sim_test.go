@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 600, "seeds of each simulation")
+	simSeeds = flag.Int("sim.seeds", 200, "seeds of each simulation")
 	simSeed  = flag.Uint64("sim.seed", 0, "run this seed only and print its trace")
 )
 

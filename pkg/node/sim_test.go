@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Uint64("sim.seeds", 1000, "seeds of each simulation")
+	simSeeds = flag.Uint64("sim.seeds", 200, "seeds of each simulation")
 	simSeed  = flag.Uint64("sim.seed", 0, "run this seed only and print its trace")
 )
 
