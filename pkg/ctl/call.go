@@ -2,9 +2,13 @@ package ctl
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ConnectError tells that no daemon could be reached. Its text is conntrackd's.
@@ -26,7 +30,7 @@ func Call(path string, code int32, w io.Writer) error {
 	if err := checkPath(path); err != nil {
 		return &ConnectError{path, err}
 	}
-	conn, err := net.Dial("unix", address(path))
+	conn, err := dial(path)
 	if err != nil {
 		return &ConnectError{path, err}
 	}
@@ -39,4 +43,22 @@ func Call(path string, code int32, w io.Writer) error {
 		return fmt.Errorf("read reply to request %d: %w", code, cause(err))
 	}
 	return nil
+}
+
+// How long a client tries to get into a full backlog, and how often.
+const (
+	dialPatience = 30 * time.Second
+	dialPause    = 20 * time.Millisecond
+)
+
+// dial waits where the daemon has so many clients that its backlog is full, as
+// a socket that blocks would.
+func dial(path string) (net.Conn, error) {
+	for start := time.Now(); ; {
+		conn, err := net.Dial("unix", address(path))
+		if !errors.Is(err, unix.EAGAIN) || time.Since(start) > dialPatience {
+			return conn, err
+		}
+		time.Sleep(dialPause)
+	}
 }

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -10,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCallWithoutDaemon(t *testing.T) {
@@ -93,5 +97,48 @@ func TestCallTellsWhenOutputFails(t *testing.T) {
 	var connect *ConnectError
 	if !errors.Is(err, syscall.ENOSPC) || errors.As(err, &connect) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A full backlog is no reason to give up.
+func TestCallWaitsForTheBacklog(t *testing.T) {
+	path := socketPath(t)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	ln, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	first, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := net.Dial("unix", path); !errors.Is(err, unix.EAGAIN) {
+		t.Fatalf("the backlog is not full: %v", err)
+	}
+	done := make(chan error)
+	go func() { done <- Call(path, 21, io.Discard) }()
+	select {
+	case err := <-done:
+		t.Fatalf("the call gave up: %v", err)
+	case <-time.After(3 * dialPause): // nothing to wait for but nothing
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error)
+	go func() { served <- Serve(ctx, ln, []Request{{Code: 21, Handle: write("here")}}, Config{}) }()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

@@ -18,8 +18,10 @@ import (
 type Config struct {
 	RequestTimeout time.Duration // wait for the request number; default 5 s
 	StallTimeout   time.Duration // a client that empties no socket buffer for so long is dropped; default 30 s
+	YieldTimeout   time.Duration // the same if others wait for its place; default 1 s
 	DrainTimeout   time.Duration // wait for handlers at shutdown; default 2 s
-	MaxClients     int           // served at once, the rest waits in the backlog; default 128
+	MaxClients     int           // served at once; default 128
+	MaxWaiting     int           // connected and not served yet, the rest waits in the backlog; default 512
 	Counters       *Counters     // what happened, for the statistics; nil: not wanted
 }
 
@@ -27,25 +29,27 @@ type Config struct {
 type Counters struct {
 	LocalReadFailed     atomic.Uint64 // clients that sent no complete request
 	LocalUnknownRequest atomic.Uint64 // request numbers without a row
+	LocalDropped        atomic.Uint64 // clients that had to make room for others
 }
 
 func (c Config) withDefaults() Config {
-	if c.RequestTimeout == 0 {
-		c.RequestTimeout = 5 * time.Second
-	}
-	if c.StallTimeout == 0 {
-		c.StallTimeout = 30 * time.Second
-	}
-	if c.DrainTimeout == 0 {
-		c.DrainTimeout = 2 * time.Second
-	}
-	if c.MaxClients == 0 {
-		c.MaxClients = 128
-	}
+	orDefault(&c.RequestTimeout, 5*time.Second)
+	orDefault(&c.StallTimeout, 30*time.Second)
+	orDefault(&c.YieldTimeout, time.Second)
+	orDefault(&c.DrainTimeout, 2*time.Second)
+	orDefault(&c.MaxClients, 128)
+	orDefault(&c.MaxWaiting, 512)
 	if c.Counters == nil {
 		c.Counters = new(Counters)
 	}
 	return c
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
 }
 
 // acceptPause is how long Serve waits after a failed accept, as when the
@@ -53,19 +57,16 @@ func (c Config) withDefaults() Config {
 const acceptPause = 100 * time.Millisecond
 
 // Serve answers clients of ln until ctx ends, each in its own goroutine, so
-// that no client can delay another or the daemon. It then closes ln, gives the
-// handlers DrainTimeout to finish, and returns nil; an error tells that ln
-// failed or that a handler did not return. Clients of ErrHold stay connected.
+// that no client can delay another or the daemon; crowd says what it does with
+// too many of them. It then closes ln, gives the handlers DrainTimeout to
+// finish, and returns nil; an error tells that ln failed or that a handler did
+// not return. Clients of ErrHold stay connected.
 func Serve(ctx context.Context, ln net.Listener, reqs []Request, cfg Config) error {
-	s := &server{
-		cfg:      cfg.withDefaults(),
-		handlers: make(map[int32]handler, len(reqs)),
-		conns:    make(map[net.Conn]struct{}),
-	}
+	cfg = cfg.withDefaults()
+	s := &server{cfg: cfg, handlers: make(map[int32]handler, len(reqs)), crowd: newCrowd(&cfg)}
 	for _, r := range reqs {
 		s.handlers[r.Code] = r.Handle
 	}
-	s.slots = make(chan struct{}, s.cfg.MaxClients)
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer s.cancel()
 
@@ -81,28 +82,24 @@ type handler = func(ctx context.Context, w io.Writer) error
 type server struct {
 	cfg      Config
 	handlers map[int32]handler
-	slots    chan struct{} // one element per client being served
+	crowd    *crowd
 	ctx      context.Context
 	cancel   context.CancelFunc
 	clients  sync.WaitGroup
-
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
 }
 
 func (s *server) accept(ctx context.Context, ln net.Listener) error {
 	for {
-		select {
-		case s.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
 		conn, err := ln.Accept()
 		if err == nil {
-			s.clients.Go(func() { s.serve(conn) })
+			c, ok := s.crowd.admit(ctx, conn)
+			if !ok {
+				conn.Close()
+				return nil
+			}
+			s.clients.Go(func() { s.serve(c) })
 			continue
 		}
-		<-s.slots
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -118,13 +115,11 @@ func (s *server) accept(ctx context.Context, ln net.Listener) error {
 }
 
 // serve is the life of one client.
-func (s *server) serve(conn net.Conn) {
-	defer func() { <-s.slots }()
-	s.track(conn)
-	defer s.untrack(conn)
-	defer conn.Close()
+func (s *server) serve(c *client) {
+	defer s.crowd.leave(c)
+	defer c.conn.Close()
 
-	code, err := s.readRequest(conn)
+	code, err := s.readRequest(c.conn)
 	if err != nil {
 		s.cfg.Counters.LocalReadFailed.Add(1)
 		return
@@ -133,14 +128,14 @@ func (s *server) serve(conn net.Conn) {
 	if !ok {
 		s.cfg.Counters.LocalUnknownRequest.Add(1)
 	}
-	if handle == nil {
+	if handle == nil || !s.crowd.begin(s.ctx, c) {
 		return
 	}
-	w := bufio.NewWriterSize(&patientWriter{conn, s.cfg.StallTimeout}, replyBuffer)
+	w := bufio.NewWriterSize(&patientWriter{c, s.cfg.StallTimeout}, replyBuffer)
 	err = handle(s.ctx, w)
 	w.Flush()
 	if errors.Is(err, ErrHold) {
-		hold(conn)
+		hold(c.conn)
 	}
 }
 
@@ -158,18 +153,6 @@ func (s *server) readRequest(conn net.Conn) (int32, error) {
 	return int32(binary.NativeEndian.Uint32(b[:])), nil
 }
 
-func (s *server) track(conn net.Conn) {
-	s.mu.Lock()
-	s.conns[conn] = struct{}{}
-	s.mu.Unlock()
-}
-
-func (s *server) untrack(conn net.Conn) {
-	s.mu.Lock()
-	delete(s.conns, conn)
-	s.mu.Unlock()
-}
-
 // drain waits for the clients, then cuts them off, then gives up.
 func (s *server) drain() error {
 	idle := make(chan struct{})
@@ -178,11 +161,7 @@ func (s *server) drain() error {
 		return nil
 	}
 	s.cancel()
-	s.mu.Lock()
-	for conn := range s.conns {
-		conn.Close()
-	}
-	s.mu.Unlock()
+	s.crowd.disperse()
 	if waitFor(idle, s.cfg.DrainTimeout) {
 		return nil
 	}
@@ -202,16 +181,19 @@ func waitFor(done <-chan struct{}, d time.Duration) bool {
 
 // patientWriter writes to a client as long as it reads anything at all.
 type patientWriter struct {
-	conn  net.Conn
+	*client
 	stall time.Duration
 }
 
 // Write fails if the client has taken no byte for the stall time.
 func (w *patientWriter) Write(b []byte) (n int, err error) {
+	defer w.writing.Store(0)
 	for n < len(b) {
-		if err := w.conn.SetWriteDeadline(time.Now().Add(w.stall)); err != nil {
+		now := time.Now()
+		if err := w.conn.SetWriteDeadline(now.Add(w.stall)); err != nil {
 			return n, err
 		}
+		w.writing.Store(int64(now.Sub(w.arrived)))
 		m, err := w.conn.Write(b[n:])
 		n += m
 		if err != nil && (m == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
