@@ -53,6 +53,15 @@ const (
 type counters struct {
 	sentBytes, sentPackets, recvBytes, recvPackets atomic.Uint64
 	sendErrors, recvErrors, truncated, refused     atomic.Uint64
+	unsendable                                     atomic.Uint64
+	why                                            atomic.Uint32 // errno of the last one
+}
+
+// refuse counts datagrams that the system would not send.
+func (c *counters) refuse(n int, e unix.Errno) {
+	c.sendErrors.Add(uint64(n))
+	c.unsendable.Add(uint64(n))
+	c.why.Store(uint32(e))
 }
 
 func (c *counters) stats() Stats {
@@ -61,6 +70,7 @@ func (c *counters) stats() Stats {
 		RecvBytes: c.recvBytes.Load(), RecvPackets: c.recvPackets.Load(),
 		SendErrors: c.sendErrors.Load(), RecvErrors: c.recvErrors.Load(),
 		Truncated: c.truncated.Load(), Refused: c.refused.Load(),
+		Unsendable: c.unsendable.Load(), LastUnsendable: unix.Errno(c.why.Load()),
 	}
 }
 
@@ -104,10 +114,12 @@ func (l *datagrams) Send(batch [][]byte) (sent int, err error) {
 // sendSome sends what the socket takes. A system call reports an error only
 // of its first datagram, so each error is about batch[done].
 func (l *datagrams) sendSome(fd uintptr) {
-	if !l.connected && !l.connect(int(fd)) {
-		l.count.sendErrors.Add(uint64(len(l.batch)))
-		l.done = len(l.batch)
-		return
+	if !l.connected {
+		if e := l.connect(int(fd)); e != 0 {
+			l.count.refuse(len(l.batch), e)
+			l.done = len(l.batch)
+			return
+		}
 	}
 	bounced := false
 	for l.done < len(l.batch) {
@@ -127,7 +139,7 @@ func (l *datagrams) sendSome(fd uintptr) {
 		default:
 			// This one is lost. What hinders it may be a route or an address
 			// that went, and comes back as another: connect anew next time.
-			l.count.sendErrors.Add(1)
+			l.count.refuse(1, e)
 			l.done++
 			l.connected = false
 		}
@@ -135,14 +147,16 @@ func (l *datagrams) sendSome(fd uintptr) {
 }
 
 // connect fixes the destination, and anew the source if that is a wildcard.
-func (l *datagrams) connect(fd int) bool {
+func (l *datagrams) connect(fd int) unix.Errno {
 	if !l.peer.IsValid() {
-		return false
+		return unix.EDESTADDRREQ
 	}
 	l.follow(fd)
 	disconnect(fd)
-	l.connected = unix.Connect(fd, sockaddr(l.peer, l.index)) == nil
-	return l.connected
+	e := unix.Errno(0)
+	_ = errors.As(unix.Connect(fd, sockaddr(l.peer, l.index)), &e)
+	l.connected = e == 0
+	return e
 }
 
 // follow finds the device again if it was made anew.

@@ -6,6 +6,7 @@ package link
 import (
 	"fmt"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -54,6 +55,10 @@ type Stats struct {
 	RecvBytes, RecvPackets uint64
 	// SendErrors are datagrams lost in sending, RecvErrors failed receives.
 	SendErrors, RecvErrors uint64
+	// Unsendable are those of SendErrors that the own system refused, for want
+	// of an interface, an address or a route, and LastUnsendable is why.
+	Unsendable     uint64
+	LastUnsendable syscall.Errno
 	// RecvDropped are datagrams the kernel threw away because the receive
 	// buffer was full; they are in no other counter.
 	RecvDropped uint64

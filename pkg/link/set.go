@@ -299,6 +299,10 @@ func (s *Set) Stats() (sum Stats) {
 		sum.RecvPackets += x.RecvPackets
 		sum.SendErrors += x.SendErrors
 		sum.RecvErrors += x.RecvErrors
+		sum.Unsendable += x.Unsendable
+		if x.LastUnsendable != 0 {
+			sum.LastUnsendable = x.LastUnsendable
+		}
 		sum.RecvDropped += x.RecvDropped
 		sum.Queued += x.Queued
 		sum.Truncated += x.Truncated

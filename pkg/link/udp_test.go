@@ -263,7 +263,7 @@ func TestOpenWithoutRoute(t *testing.T) {
 	a := nsA.open(t, ends("10.9.0.1", "203.0.113.7"))
 	b := nsB.open(t, ends("203.0.113.7", "10.9.0.1"))
 	send(t, a, "no route")
-	if s := a.Stats(); s.SendErrors != 1 || s.SentPackets != 0 {
+	if s := a.Stats(); s.SendErrors != 1 || s.SentPackets != 0 || s.Unsendable != 1 || s.LastUnsendable != unix.ENETUNREACH {
 		t.Errorf("%+v", s)
 	}
 	nsA.ip(t, "route add 203.0.113.7 via 10.9.0.2")
