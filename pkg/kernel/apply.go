@@ -100,16 +100,18 @@ func (w *Writer) apply(flows []flow.Flow, known []Known, results []Result, k kin
 	}
 	clear(results[:len(flows)])
 	w.kind = k
-	for len(flows) > 0 {
-		n := min(len(flows), batchSize)
-		w.begin(n, known)
-		if err := w.batch(flows[:n], results[:n]); err != nil {
+	for from := 0; from < len(flows); from += batchSize {
+		to := min(from+batchSize, len(flows))
+		var beliefs []Known
+		if known != nil {
+			beliefs = known[from:to]
+		}
+		w.begin(to-from, beliefs)
+		if err := w.batch(flows[from:to], results[from:to]); err != nil {
 			return err
 		}
-		if flows, results = flows[n:], results[n:]; known != nil {
-			known = known[n:]
-		}
 	}
+	w.verifyLabels(flows, results)
 	return nil
 }
 

@@ -283,6 +283,10 @@ func TestSettings(t *testing.T) {
 	setSysctl(t, "nf_conntrack_events", "2")
 	setSysctl(t, "nf_conntrack_tcp_loose", "0")
 	setSysctl(t, "nf_conntrack_acct", "1")
+	used, most, err := Room()
+	if err != nil || used < 0 || most <= used {
+		t.Errorf("%d of %d entries, %v", used, most, err)
+	}
 	s, err := ReadSettings()
 	if err != nil {
 		t.Fatal(err)

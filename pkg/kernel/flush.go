@@ -122,13 +122,14 @@ func (w *Writer) askFor(each func(*message) error) (refused error) {
 		}
 		for w.recv.more() {
 			datagram, _ := w.recv.datagram()
-			m, _, ok := nextMessage(datagram)
-			if !ok || m.seq != seq {
+			m := &w.reply
+			var ok bool
+			if *m, _, ok = nextMessage(datagram); !ok || m.seq != seq {
 				continue
 			}
 			if m.typ != unix.NLMSG_ERROR {
 				if each != nil && refused == nil {
-					refused = each(&m)
+					refused = each(m)
 				}
 				continue
 			}

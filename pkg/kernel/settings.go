@@ -52,6 +52,15 @@ func ReadSettings() (Settings, error) {
 	return s, nil
 }
 
+// Room returns how many entries the table of this network namespace has, and
+// how many it may have.
+func Room() (used, most int, err error) {
+	if used, err = readSysctl("nf_conntrack_count"); err == nil {
+		most, err = readSysctl("nf_conntrack_max")
+	}
+	return used, most, err
+}
+
 func readSysctl(name string) (int, error) {
 	text, err := os.ReadFile("/proc/sys/net/netfilter/" + name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -259,7 +259,7 @@ func (s *slot) to(r *Result, next step) {
 
 func (s *slot) end(r *Result, o Outcome) {
 	s.step = stepDone
-	*r = Result{Outcome: o}
+	*r = Result{Outcome: o, Without: s.drop}
 }
 
 func (s *slot) fail(r *Result, errno syscall.Errno) {

@@ -236,6 +236,20 @@ func TestCommitUnknownHelper(t *testing.T) {
 		t.Errorf("helper is %q", flow.Name(got.Helper[:]))
 	}
 	commit(t, w, Updated, f)
+	f.Sport++
+	wantWithout(t, w, flow.HasHelper, f)
+}
+
+// wantWithout commits a flow and wants to hear what the kernel did not take.
+func wantWithout(t *testing.T, w *Writer, want flow.Has, f flow.Flow) {
+	t.Helper()
+	results := make([]Result, 1)
+	if err := w.Commit([]flow.Flow{f}, results); err != nil {
+		t.Fatal(err)
+	}
+	if r := results[0]; r.Outcome == Failed || r.Without != want {
+		t.Errorf("%+v, want it without %v", r, want)
+	}
 }
 
 func TestCommitLabelsUnused(t *testing.T) {
@@ -249,6 +263,17 @@ func TestCommitLabelsUnused(t *testing.T) {
 	if destroyed() != 0 {
 		t.Error("replaced only because of labels that nobody uses")
 	}
+	wantWithout(t, w, flow.HasLabels, f)
+	f.Sport++
+	wantWithout(t, w, flow.HasLabels, f)
+	wantWithout(t, w, 0, with(newFlow(flow.IPv4, flow.ProtoUDP), labels(0)))
+}
+
+// Where labels are used there is nothing to be said.
+func TestCommitLabelsUsed(t *testing.T) {
+	ownNetNS(t)
+	w := openWriter(t, WriterConfig{})
+	wantWithout(t, w, 0, with(newFlow(flow.IPv4, flow.ProtoTCP), labels(1)))
 }
 
 func related(f *flow.Flow) {

@@ -37,6 +37,10 @@ const (
 type Result struct {
 	Outcome Outcome
 	Errno   syscall.Errno
+	// Without are the attributes that the kernel did not take: HasHelper of a
+	// helper it does not know, HasLabels where no rule uses labels, HasMaster
+	// of a master that is not there.
+	Without flow.Has
 }
 
 // Err returns nil unless the flow failed.
@@ -79,7 +83,10 @@ type Writer struct {
 	slots    [batchSize]slot
 	flow     flow.Flow // what a request is made from
 	found    flow.Flow // what the kernel answered
-	existing bool      // most flows of the last commit existed already
+	seen     bool      // Lookup found something
+	seeFn    func(*message) error
+	reply    message // askFor's
+	existing bool    // most flows of the last commit existed already
 	Stats    WriterStats
 }
 
@@ -102,7 +109,7 @@ func OpenWriter(config WriterConfig) (*Writer, error) {
 		enc:   encoder{buf: make([]byte, 0, sendLimit), liberal: config.BeLiberal},
 		leave: config.Leave,
 	}
-	w.sendFn = w.write
+	w.sendFn, w.seeFn = w.write, w.see
 	if err := w.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open netlink writer: %w", err), sock.Close())
 	}
