@@ -57,6 +57,11 @@ func (d *Daemon) commitFlows() {
 	if c.refused > 0 {
 		d.log.Infof("%d entries can't be committed", c.refused)
 	}
+	for i := range c.lacking {
+		if n := c.lacking[i].Load(); n > 0 {
+			d.log.Warn(c.lacking.text(i, n, "committed"))
+		}
+	}
 	d.log.Infof("commit has taken %.6f seconds", time.Since(started).Seconds())
 }
 
@@ -65,6 +70,7 @@ type commit struct {
 	d                *Daemon
 	idle, ready      chan *commitPiece
 	written, refused int
+	lacking          lacking
 	said             int  // log lines about refused entries
 	cut              bool // the daemon ends; final once ready is closed
 }
@@ -189,6 +195,7 @@ func (c *commit) created(b *commitPiece, err error) (done int) {
 func (c *commit) outcome(f *flow.Flow, r kernel.Result, why error) {
 	switch err := r.Err(); {
 	case err == nil:
+		c.lacking.add(r.Without)
 		c.written++
 	case r.Errno == 0 && why != nil:
 		c.refuse(nil, why)

@@ -46,7 +46,10 @@ type Daemon struct {
 	counters ctl.Counters
 	listener net.Listener
 
-	seldom seldom
+	seldom   seldom
+	troubles []trouble
+	looked   time.Duration // at the troubles; the loop's
+	asked    time.Duration // see askAgain
 
 	sync *syncer
 }
@@ -75,6 +78,7 @@ type syncer struct {
 	lost     atomic.Uint64 // how often
 	mended   atomic.Uint64 // of which made up for
 	table    chan struct{} // the node wants the kernel's table sent
+	refill   chan struct{} // the internal cache has room again
 	resync   sync.Mutex    // one dump of the kernel's table at a time
 	commitMu sync.Mutex    // guards the commit writer
 	// assuming is held for reading from when the node assumes something of the
@@ -196,6 +200,7 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 	if d.sync != nil {
 		g.Go(d.run)
 		g.Go(func() error { return d.repair(ctx) })
+		g.Go(func() error { return d.refill(ctx) })
 		if d.polling() {
 			g.Go(func() error { return d.poll(ctx) })
 		}

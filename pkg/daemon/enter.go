@@ -67,6 +67,9 @@ func (d *Daemon) drain(now time.Duration) (inject bool) {
 	if s.node.TableWanted() {
 		notice(s.table)
 	}
+	if s.node.SweepWanted() {
+		notice(s.refill)
+	}
 	next := s.node.Deadline()
 	if more {
 		next = now
@@ -112,8 +115,8 @@ func (d *Daemon) sayNotices() {
 
 func (d *Daemon) sayNotice(x node.Notice) {
 	switch x.Kind {
-	case node.HashLimitReached:
-		d.log.Warnf("%s cache is full (HashLimit %d): new flows are not replicated; raise HashLimit", x.Which, x.Count)
+	case node.RoomAgain:
+		d.log.Infof("%s cache has room again: getting the flows it refused", x.Which)
 	case node.ResyncRequested:
 		d.log.Info("resync requested by other node")
 		if !d.cfg.Node.DisableInternalCache {

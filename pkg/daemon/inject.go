@@ -3,6 +3,9 @@ package daemon
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
@@ -21,6 +24,9 @@ type injector struct {
 	lost   func([]flow.Flow) // takes what was to be renewed and is not there
 
 	spare []flow.Event // belongs to whoever is inside the node
+
+	lacking lacking
+	short   atomic.Bool // the kernel had no room for an entry
 
 	wake    chan struct{}
 	writing sync.Mutex // guards writer and idle; taken before mu
@@ -191,8 +197,12 @@ func (j *injector) batch(b *backlog, flows *[]flow.Flow, what string, write func
 	for i := range *flows {
 		r := &b.results[i]
 		count(r.Outcome)
+		j.lacking.add(r.Without)
 		if r.Outcome != kernel.Failed {
 			continue
+		}
+		if r.Errno == unix.ENOMEM {
+			j.short.Store(true)
 		}
 		why := r.Err()
 		if err != nil && r.Errno == 0 {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 	"unsafe"
@@ -38,9 +37,8 @@ type loop struct {
 	// read empty, and does not say so again: only then may the repair trust
 	// what it dumps.
 	congested bool
-	buffer    int        // as it was last said
-	full      bool       // said once
-	refused   netip.Addr // said once
+	buffer    int  // as it was last said
+	full      bool // said once
 }
 
 // A turn is what one visit of the node took.
@@ -75,6 +73,7 @@ func (d *Daemon) run() error {
 			inject.flush()
 		}
 		l.speak(t)
+		d.lookAround(d.now())
 	}
 }
 
@@ -185,10 +184,6 @@ func (l *loop) takeDatagrams(now time.Duration, t *turn) (more bool) {
 func (l *loop) speak(t *turn) {
 	if t.overrun != nil {
 		l.speakOfOverrun(t.overrun)
-	}
-	if from, ok := l.datagrams.Refused(); ok && !l.refused.IsValid() {
-		l.refused = from
-		l.d.log.Warnf("refused a datagram from %s: %s", from, whyRefused(l.d.cfg.Links))
 	}
 }
 

@@ -132,6 +132,24 @@ func (d *Daemon) outdated() bool {
 	return d.polling() || s.lost.Load() != s.mended.Load() || d.cfg.Kernel.Reliable && s.events.Stats().Lost > 0
 }
 
+// refill reads the kernel's table into an internal cache that was full.
+func (d *Daemon) refill(ctx context.Context) error {
+	if d.cfg.Node.DisableInternalCache {
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.sync.refill:
+		}
+		d.countResync()
+		if err := d.makeUp(ctx); err != nil && ctx.Err() == nil {
+			d.log.Errorf("resync with kernel table: %v", err)
+		}
+	}
+}
+
 // calm waits until nothing came from c for quiet, and at most limit. It
 // reports false when ctx has ended.
 func calm(ctx context.Context, c <-chan struct{}, quiet, limit time.Duration) bool {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,27 +12,55 @@ import (
 
 func TestSeldom(t *testing.T) {
 	var s seldom
-	written := func(kind int, now time.Duration) (n, lasts int) {
+	written := func(kind int, now time.Duration) (n int) {
 		for range 1000 {
-			ok, last := s.allow(kind, now)
-			if ok {
+			if s.allow(kind, now) {
 				n++
 			}
-			if last {
-				lasts++
-			}
 		}
-		return n, lasts
+		return n
 	}
+	const kinds = 3
 	for _, now := range []time.Duration{0, saidPeriod, 10 * saidPeriod} {
-		for kind := range 3 {
-			if n, lasts := written(kind, now); n != saidLines || lasts != 1 {
-				t.Errorf("at %v, kind %d: %d lines of 1000, %d announced as the last, want %d and 1", now, kind, n, lasts, saidLines)
+		for kind := range kinds {
+			if n := written(kind, now); n != saidKinds[kind].lines {
+				t.Errorf("at %v, kind %d: %d lines of 1000, want %d", now, kind, n, saidKinds[kind].lines)
 			}
 		}
-		if n, _ := written(0, now+saidPeriod-1); n != 0 {
+		end := now + saidPeriod
+		if n := written(0, end-1); n != 0 {
 			t.Errorf("%d more lines within the period", n)
 		}
+		if lines := s.leftOut(end - 1); lines != nil {
+			t.Errorf("within the period: %q", lines)
+		}
+		lines := s.leftOut(end)
+		slices.Sort(lines)
+		want := []string{
+			"left out 1997 more lines about lost kernel events",
+			"left out 997 more lines about polling the conntrack table",
+			"left out 997 more lines about the service manager",
+		}
+		if !slices.Equal(lines, want) {
+			t.Errorf("at the end: %q, want %q", lines, want)
+		}
+		if lines := s.leftOut(end + saidPeriod); lines != nil {
+			t.Errorf("said twice: %q", lines)
+		}
+	}
+}
+
+// A few lines are none too many.
+func TestSeldomWithinBounds(t *testing.T) {
+	var s seldom
+	most := saidKinds[saidLink].lines
+	for i := range 100 * most {
+		if !s.allow(saidLink, time.Duration(i)*saidPeriod/time.Duration(most)) {
+			t.Fatalf("line %d is left out", i)
+		}
+	}
+	if lines := s.leftOut(time.Hour * 24); lines != nil {
+		t.Errorf("%q", lines)
 	}
 }
 

@@ -33,18 +33,20 @@ type Node struct {
 	external *store
 	expects  expectations
 
-	out     sender
-	direct  direct
-	inject  []flow.Event
-	injectX []flow.ExpectEvent
-	bulk    bulk
-	window  window // of bulks
-	sweep   sweep
-	expiry  expiry
-	commit  commit
-	hold    hold
-	flushed bool // the peer may hold flows that the internal cache has not
-	notices []Notice
+	out         sender
+	direct      direct
+	inject      []flow.Event
+	injectX     []flow.ExpectEvent
+	bulk        bulk
+	window      window // of bulks
+	sweep       sweep
+	expiry      expiry
+	commit      commit
+	hold        hold
+	limits      [2]limited // by Which
+	sweepWanted bool       // see limit.go
+	flushed     bool       // the peer may hold flows that the internal cache has not
+	notices     []Notice
 	// resyncsHeard is the number of the peer's RESYNCs that were logged.
 	resyncsHeard uint64
 	doubted      bool // that PeerVersion is right
@@ -361,6 +363,7 @@ func (n *Node) Tick(now time.Duration) {
 	}
 	n.refresh(now)
 	n.retryResync(now)
+	n.refill(now)
 	if n.holds() {
 		n.hold.listen.tick(now, n.reading())
 		n.keep(now)
@@ -381,14 +384,6 @@ func (n *Node) Deadline() time.Duration {
 		d = min(d, n.holdDeadline())
 	}
 	return d
-}
-
-func (n *Node) limitReached(which Which) {
-	if n.stats.limitSaid[which] {
-		return
-	}
-	n.stats.limitSaid[which] = true
-	n.notices = append(n.notices, Notice{Kind: HashLimitReached, Which: which, Count: n.cfg.HashLimit})
 }
 
 func seconds(now time.Duration) uint32 { return uint32(now / time.Second) }

@@ -80,8 +80,6 @@ type Stats struct {
 	// Expired counts external entries that a complete bulk did not mention, or
 	// in ALARM that were not refreshed.
 	Expired uint64
-
-	limitSaid [2]bool
 }
 
 // Stats returns a copy of all counters.
@@ -115,10 +113,8 @@ type NoticeKind uint8
 
 // What an operator wants to read in the log.
 const (
-	// HashLimitReached: a cache refused an entry for the first time.
-	HashLimitReached NoticeKind = iota + 1
 	// ResyncRequested: the peer asked for everything; a bulk send has begun.
-	ResyncRequested
+	ResyncRequested NoticeKind = iota + 1
 	// PeerRestarted: a peer in a new life was seen.
 	PeerRestarted
 	// ResyncComplete: everything the peer has is in the external cache.
@@ -134,12 +130,14 @@ const (
 	PeerLooksOlder
 	// PeerLooksNewer: messages look as from a peer newer than PeerVersion.
 	PeerLooksNewer
+	// RoomAgain: a cache that was full is filled again.
+	RoomAgain
 )
 
 // A Notice is something that happened inside the node.
 type Notice struct {
 	Kind  NoticeKind
-	Which Which
+	Which Which // of RoomAgain
 	Count int
 }
 
