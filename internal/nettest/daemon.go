@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -47,6 +48,7 @@ type Daemon struct {
 	Kind   Kind
 	Config Config // written to ConfigPath at each Start
 	Env    []string
+	Wrap   []string // a command that ends by executing its further arguments; before the daemon's
 	// ConfigPath is the configuration file the daemon and its clients read.
 	ConfigPath string
 
@@ -84,7 +86,8 @@ func (d *Daemon) Start(ctx context.Context) error {
 	if err := d.WriteConfig(); err != nil {
 		return err
 	}
-	proc, err := d.Node.Start(d.Env, d.binary, "-C", d.ConfigPath)
+	command := append(slices.Clone(d.Wrap), d.binary, "-C", d.ConfigPath)
+	proc, err := d.Node.Start(d.Env, command[0], command[1:]...)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func TestConcurrentCommits(t *testing.T) {
 		t.Errorf("%d commits done, want %d", n, done+2)
 	}
 	// The other node has heard of none of it.
-	if _, external, err := sizes(t.Context(), r.a); err != nil || external != 0 {
+	if _, external, err := r.a.Sizes(t.Context()); err != nil || external != 0 {
 		t.Errorf("the committed entries were sent back: %d, %v", external, err)
 	}
 }

@@ -4,14 +4,12 @@
 package daemontest_test
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"regexp"
 	"strconv"
@@ -155,22 +153,10 @@ func (r *rig) finish(conn net.Conn) string {
 // messages returns the texts of a daemon's log file, oldest first.
 func (r *rig) messages(d *nettest.Daemon) []string {
 	r.Helper()
-	text, err := os.ReadFile(d.Config.LogFile)
-	if !errors.Is(err, fs.ErrNotExist) {
-		r.ok(err)
-	}
-	var all []string
-	for line := range strings.Lines(string(text)) {
-		m := logLine.FindStringSubmatch(line)
-		if m == nil {
-			r.Fatalf("no log line: %q", line)
-		}
-		all = append(all, m[1])
-	}
+	all, err := d.Messages()
+	r.ok(err)
 	return all
 }
-
-var logLine = regexp.MustCompile(`^\[\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\] \(pid=\d+\) (\[(?:notice|warning|ERROR)\] .*)\n$`)
 
 func (r *rig) logged(d *nettest.Daemon, text string) (n int) {
 	r.Helper()
@@ -196,15 +182,7 @@ func (r *rig) counter(d *nettest.Daemon, name string) int {
 }
 
 // flows is a load of UDP flows 10.NET.x.y; none of them times out soon.
-func flows(network byte, from, to int) flood.Load {
-	return flood.Load{From: from, To: to, Flow: func(i int, f *flood.Flow) {
-		*f = flood.Flow{
-			Proto: flood.UDP, Src: netip.AddrFrom4([4]byte{10, network, byte(i >> 24), byte(i >> 16)}),
-			Dst: netip.AddrFrom4([4]byte{172, 16, 0, 1}), Sport: uint16(i), Dport: 53,
-			Timeout: 3000, Status: flood.SeenReply | flood.Assured | flood.Confirmed,
-		}
-	}}
-}
+func flows(network byte, from, to int) flood.Load { return flood.UDPFlows(network, from, to) }
 
 func (r *rig) writer(n *nettest.Node) *flood.Writer {
 	r.Helper()
@@ -231,7 +209,7 @@ func (r *rig) count(d *nettest.Daemon) int {
 func (r *rig) cached(d *nettest.Daemon, internal, external int) {
 	r.Helper()
 	r.eventually(fmt.Sprintf("%d internal and %d external entries", internal, external), func() error {
-		i, e, err := sizes(r.Context(), d)
+		i, e, err := d.Sizes(r.Context())
 		if err != nil {
 			return err
 		}
@@ -240,25 +218,6 @@ func (r *rig) cached(d *nettest.Daemon, internal, external int) {
 		}
 		return nil
 	})
-}
-
-var activePattern = regexp.MustCompile(`current active connections:\s+(\d+)`)
-
-func sizes(ctx context.Context, d *nettest.Daemon) (internal, external int, err error) {
-	out, err := d.Client(ctx, "-s")
-	if err != nil {
-		return 0, 0, err
-	}
-	m := activePattern.FindAllStringSubmatch(out, -1)
-	if len(m) != 2 {
-		return 0, 0, fmt.Errorf("two caches expected in %q", out)
-	}
-	internal, err = strconv.Atoi(m[0][1])
-	if err != nil {
-		return 0, 0, err
-	}
-	external, err = strconv.Atoi(m[1][1])
-	return internal, external, err
 }
 
 // reports fails as long as a line is not in the log so often.

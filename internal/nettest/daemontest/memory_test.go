@@ -2,25 +2,16 @@ package daemontest_test
 
 import (
 	"fmt"
-	"os"
-	"regexp"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
 
-// rss is the resident memory of a process in KiB.
-func (r *rig) rss(pid int) int {
+// rss is the resident memory of a daemon in KiB.
+func (r *rig) rss(d *nettest.Daemon) int {
 	r.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	r.ok(err)
-	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(text)
-	if m == nil {
-		r.Fatalf("no VmRSS in %q", text)
-	}
-	kib, err := strconv.Atoi(string(m[1]))
+	kib, err := d.Proc().RSS()
 	r.ok(err)
 	return kib
 }
@@ -39,7 +30,7 @@ func TestMemoryOfFloods(t *testing.T) {
 	)
 	limit, peak := make(map[*nettest.Daemon]int), make(map[*nettest.Daemon]int)
 	for _, d := range []*nettest.Daemon{r.a, r.b} {
-		limit[d] = r.rss(d.Proc().PID()) + many*perEntry/1024 + slack
+		limit[d] = r.rss(d) + many*perEntry/1024 + slack
 	}
 	w := r.writer(r.two.A)
 	for i := range rounds {
@@ -47,20 +38,20 @@ func TestMemoryOfFloods(t *testing.T) {
 		r.must(w.Create(load))
 		r.cached(r.b, -1, many)
 		for d := range limit {
-			peak[d] = r.rss(d.Proc().PID())
+			peak[d] = r.rss(d)
 		}
 		r.must(w.Delete(load))
 		r.cached(r.a, 0, -1)
 		r.cached(r.b, -1, 0)
 		for d, max := range limit {
-			if got := r.rss(d.Proc().PID()); got > max {
+			if got := r.rss(d); got > max {
 				t.Errorf("round %d: %s has %d KiB, want at most %d", i, d, got, max)
 			}
 		}
 	}
 	r.ok(nettest.Eventually(r.Context(), time.Minute, "memory to go back", func() error {
 		for d, kib := range peak {
-			if got := r.rss(d.Proc().PID()); got > kib-returned {
+			if got := r.rss(d); got > kib-returned {
 				return fmt.Errorf("%s has %d KiB, and had %d in the flood", d, got, kib)
 			}
 		}

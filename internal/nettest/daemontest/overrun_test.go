@@ -36,29 +36,7 @@ func (r *rig) overrun(from, to int) {
 }
 
 // inStep compares kernel, internal cache and the other node's external cache.
-func (r *rig) inStep() error {
-	kernel, err := r.a.Node.Kernel()
-	if err != nil {
-		return err
-	}
-	internal, err := r.a.Internal(r.Context())
-	if err != nil {
-		return err
-	}
-	external, err := r.b.External(r.Context())
-	if err != nil {
-		return err
-	}
-	if len(internal) != len(kernel) || len(external) != len(kernel) {
-		return fmt.Errorf("%d entries in the kernel, %d in the internal cache, %d at the other node", len(kernel), len(internal), len(external))
-	}
-	for key := range kernel {
-		if internal[key] == nil || external[key] == nil {
-			return fmt.Errorf("%v: in the internal cache: %v, at the other node: %v", key, internal[key] != nil, external[key] != nil)
-		}
-	}
-	return nil
-}
+func (r *rig) inStep() error { return nettest.InStep(r.Context(), r.a, r.b) }
 
 // TestOverrun loses events again and again: each time everything is in step
 // again by itself.
@@ -115,11 +93,11 @@ func TestOverrunWhileStarved(t *testing.T) {
 	r.ok(proc.Signal(syscall.SIGCONT))
 	r.eventually("the repair", func() error {
 		kernel := r.count(r.a)
-		internal, _, err := sizes(t.Context(), r.a)
+		internal, _, err := r.a.Sizes(t.Context())
 		if err != nil {
 			return err
 		}
-		_, external, err := sizes(t.Context(), r.b)
+		_, external, err := r.b.Sizes(t.Context())
 		if internal != kernel || external != kernel {
 			return fmt.Errorf("%d entries in the kernel, %d in the internal cache, %d at the other node (%v)", kernel, internal, external, err)
 		}
@@ -144,7 +122,7 @@ func TestOverrunUnrepaired(t *testing.T) {
 	if r.logged(r.a, "[warning] kernel events were lost (netlink overrun): flows are wrong here until -R") == 0 {
 		t.Errorf("the log says nothing of it: %q", r.messages(r.a))
 	}
-	if internal, _, err := sizes(t.Context(), r.a); err != nil || internal == r.count(r.a) {
+	if internal, _, err := r.a.Sizes(t.Context()); err != nil || internal == r.count(r.a) {
 		t.Errorf("the internal cache is in step (%d entries, %v): the test shows nothing", internal, err)
 	}
 	r.request(r.a, "-R")
@@ -222,7 +200,7 @@ func TestCommitAgainstStaleCache(t *testing.T) {
 				}
 				return nil
 			})
-			if internal, _, err := sizes(t.Context(), r.a); err != nil || internal == 0 {
+			if internal, _, err := r.a.Sizes(t.Context()); err != nil || internal == 0 {
 				t.Errorf("the internal cache is right (%v): the test shows nothing", err)
 			}
 			r.request(r.a, "-c")

@@ -37,14 +37,14 @@ func (r *rig) fill() {
 func (r *rig) spared(what string) {
 	r.Helper()
 	r.eventually(what, func() error {
-		internal, _, err := sizes(r.Context(), r.b)
+		internal, _, err := r.b.Sizes(r.Context())
 		if n := r.count(r.b); n != ignored || internal != 0 {
 			return fmt.Errorf("%d entries in the kernel, want %d; %d in the internal cache (%v)", n, ignored, internal, err)
 		}
 		return nil
 	})
 	r.ok(nettest.Throughout(r.Context(), 1200*time.Millisecond, func() error {
-		if _, external, err := sizes(r.Context(), r.a); err != nil || external != passed {
+		if _, external, err := r.a.Sizes(r.Context()); err != nil || external != passed {
 			return fmt.Errorf("%s told the other node: it has %d entries, want %d (%v)", what, external, passed, err)
 		}
 		return nil
@@ -111,7 +111,7 @@ func TestRefreshAfterFlush(t *testing.T) {
 	r.request(r.b, "-R")
 	r.cached(r.b, passed, -1)
 	r.ok(nettest.Throughout(t.Context(), time.Second, func() error {
-		if _, external, err := sizes(t.Context(), r.a); err != nil || external != 0 {
+		if _, external, err := r.a.Sizes(t.Context()); err != nil || external != 0 {
 			return fmt.Errorf("%d entries were sent (%v)", external, err)
 		}
 		return nil

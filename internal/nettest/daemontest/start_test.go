@@ -24,7 +24,7 @@ func TestBackgroundIsReady(t *testing.T) {
 	r.ok(r.a.WriteConfig())
 	for i := range 20 {
 		pid := r.background(r.a)
-		if internal, _, err := sizes(t.Context(), r.a); err != nil || internal != 100 {
+		if internal, _, err := r.a.Sizes(t.Context()); err != nil || internal != 100 {
 			t.Fatalf("run %d: right after -d: %d entries, %v", i, internal, err)
 		}
 		r.request(r.a, "-k")

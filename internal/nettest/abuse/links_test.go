@@ -1,0 +1,113 @@
+package abuse_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
+)
+
+// outages take the sync link from a and give it back.
+var outages = []struct {
+	name       string
+	away, back func(r *rig) error
+	says       bool // with UDP: that datagrams can't be sent
+}{
+	{"address removed", func(r *rig) error {
+		return r.two.A.DelAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
+	}, func(r *rig) error {
+		return r.two.A.AddAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
+	}, true},
+	{"interface down", func(r *rig) error {
+		return r.two.A.IP("link set " + nettest.SyncIf + " down")
+	}, func(r *rig) error {
+		return r.two.A.IP("link set " + nettest.SyncIf + " up")
+	}, true},
+	{"cable pulled", func(r *rig) error {
+		return r.two.B.IP("link set " + nettest.SyncIf + " down")
+	}, func(r *rig) error {
+		return r.two.B.IP("link set " + nettest.SyncIf + " up")
+	}, false},
+	{"interface removed", func(r *rig) error {
+		return r.two.A.IP("link del " + nettest.SyncIf)
+	}, func(r *rig) error {
+		if err := r.lab.Connect(r.two.A, nettest.SyncIf, r.two.B, nettest.SyncIf); err != nil {
+			return err
+		}
+		if err := r.two.A.AddAddr(nettest.SyncIf, nettest.SyncA.String()+"/30"); err != nil {
+			return err
+		}
+		return r.two.B.AddAddr(nettest.SyncIf, nettest.SyncB.String()+"/30")
+	}, true},
+}
+
+// TestLinkGoes takes the link away in all ways, one after the other, while
+// flows come and go on both nodes.
+func TestLinkGoes(t *testing.T) {
+	for _, transport := range []string{"UDP", "Multicast", "TCP"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, func(a, b *nettest.Config) { a.Transport, b.Transport = transport, transport }).start()
+			for i, o := range outages {
+				lines := len(r.lines(0))
+				wait := r.churn(2500 * time.Millisecond)
+				r.ok(o.away(r))
+				n := byte(40 + 2*i)
+				r.must(r.writer(r.two.A).Create(flood.UDPFlows(n, 0, 500)))
+				r.must(r.writer(r.two.B).Create(flood.UDPFlows(n+1, 0, 500)))
+				wait()
+				r.ok(o.back(r))
+				start := time.Now()
+				r.recovered()
+				t.Logf("%s: in step again after %v", o.name, time.Since(start).Round(10*time.Millisecond))
+				if o.says && transport != "TCP" {
+					r.says(lines, `datagrams could not be sent on the sync link \(\d+\): (network is|no route|no such device|invalid arg|cannot assign|network is down)`, 0, 1)
+				}
+				r.short(lines, 15)
+			}
+			if transport == "UDP" {
+				r.says(0, `datagrams could not be sent on the sync link \(\d+\): `, 1, 2)
+			}
+		})
+	}
+}
+
+// TestLinkMissing starts without the interface, and without its address: both
+// daemons refuse, and ours says what is missing.
+func TestLinkMissing(t *testing.T) {
+	for _, kind := range []nettest.Kind{nettest.C, nettest.Go} {
+		for what, change := range map[string]func(*nettest.Config){
+			"eth77":       func(c *nettest.Config) { c.Interface = "eth77" },
+			"198.51.100.": func(c *nettest.Config) { c.Local = stranger.Next() },
+		} {
+			t.Run(fmt.Sprintf("%s/%s", kind, what), func(t *testing.T) {
+				r := newRigOf(t, kind, func(_, b *nettest.Config) { change(b) })
+				r.ok(r.b.WriteConfig())
+				binary, err := kind.Binary()
+				r.ok(err)
+				proc, err := r.two.B.Start(nil, binary, "-C", r.b.ConfigPath)
+				r.ok(err)
+				select {
+				case <-proc.Done():
+				case <-time.After(patience):
+					proc.Kill9()
+					t.Fatal("it runs")
+				}
+				text := proc.Tail(20)
+				t.Logf("%v: %s", proc.Err(), text)
+				if proc.Err() == nil {
+					t.Error("exit code 0")
+				}
+				if what == "198.51.100." {
+					what = stranger.Next().String()
+				}
+				if kind == nettest.Go && !strings.Contains(text, what) {
+					t.Errorf("%s is not named in %q", what, text)
+				}
+			})
+		}
+	}
+}
