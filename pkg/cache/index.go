@@ -11,10 +11,11 @@ import (
 // went on to the next; where none did, a search ends. Removing an entry takes
 // its counts back, so nothing builds up however long entries come and go.
 const (
-	bucketLen  = 12
-	fullBucket = 10  // entries per bucket at which the index grows
-	chunkLen   = 512 // buckets in one allocation
-	minBuckets = 8
+	bucketLen   = 12
+	fullBucket  = 10  // entries per bucket at which the index grows
+	chunkLen    = 512 // buckets in one allocation
+	minBuckets  = 8
+	nearBuckets = 512 // 32 KB
 )
 
 type bucket struct {
@@ -35,16 +36,21 @@ func newIndex(n uint32) index {
 }
 
 // resized returns the number of buckets for so many entries: half as much
-// again above ten entries per bucket, a good fit below one and a half but not
-// less than least, else n as it is.
-func resized(n, least uint32, entries int) uint32 {
+// again above ten entries per bucket, a good fit below one and a half, else n
+// as it is. A table that grows out of the processor's near caches grows to
+// what is expected of it at once, and stays so until it would fit into them.
+func resized(n, expected uint32, entries int) uint32 {
 	switch {
 	case n == 0:
-		return least
+		return minBuckets
+	case entries > int(n)*fullBucket && n >= nearBuckets:
+		return max(n+n/2, expected)
 	case entries > int(n)*fullBucket:
 		return n + n/2
-	case n > 2*least && entries < int(n)*3/2:
-		return max(least, uint32(entries/(fullBucket/2)))
+	case n > nearBuckets && n <= expected && entries > nearBuckets*fullBucket/4:
+		return n
+	case n > 2*minBuckets && entries < int(n)*3/2:
+		return max(minBuckets, uint32(entries/(fullBucket/2)))
 	}
 	return n
 }

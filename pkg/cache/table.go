@@ -33,29 +33,28 @@ const (
 
 // Table holds values of type V by keys of type K.
 type Table[K comparable, V any] struct {
-	hash  func(*K) uint64
-	key   K // copy that hash sees, so that callers' keys need not escape
-	slab  slab[K, V]
-	index index  // where new entries go
-	old   index  // being emptied into index; old.n == 0: no migration
-	least uint32 // buckets that the index always has
-	next  uint32
-	dead  int
-	moved uint64
+	hash     func(*K) uint64
+	key      K // copy that hash sees, so that callers' keys need not escape
+	slab     slab[K, V]
+	index    index  // where new entries go
+	old      index  // being emptied into index; old.n == 0: no migration
+	expected uint32 // buckets; see Expect
+	next     uint32
+	dead     int
+	moved    uint64
 }
 
 // New returns an empty table. The hash must depend on all of the key, be of
 // good quality in all 64 bits, and be keyed with a secret if keys come from
 // strangers; see Seed.
 func New[K comparable, V any](hash func(*K) uint64) *Table[K, V] {
-	return &Table[K, V]{hash: hash, least: minBuckets}
+	return &Table[K, V]{hash: hash}
 }
 
-// Expect makes the index large enough for n entries from the beginning, so that
-// up to then none is moved. It takes effect at the next Put of an empty table; memory
-// is taken for parts of the index that are used.
+// Expect says that the table will have n entries if it has more than a few:
+// it then grows to that size in one step, and moves its entries once.
 func (t *Table[K, V]) Expect(n int) {
-	t.least = max(minBuckets, uint32(min(n, math.MaxUint32/2)/fullBucket))
+	t.expected = uint32(min(n, math.MaxUint32/2) / fullBucket)
 }
 
 func (t *Table[K, V]) hashOf(k *K) uint64 {
@@ -274,7 +273,7 @@ func (t *Table[K, V]) rebalance() {
 		t.migrate()
 		return
 	}
-	if n := resized(t.index.n, t.least, t.slab.used); n != t.index.n {
+	if n := resized(t.index.n, t.expected, t.slab.used); n != t.index.n {
 		t.old, t.index = t.index, newIndex(n)
 		t.next = 0
 	}

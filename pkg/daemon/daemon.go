@@ -39,6 +39,7 @@ type Daemon struct {
 	cfg     *confparse.Config
 	log     *logrus.Logger
 	started time.Time
+	yielded atomic.Int64 // on the clock of now; see beside
 	stop    context.CancelFunc
 
 	lock     *ctl.LockFile

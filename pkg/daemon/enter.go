@@ -31,11 +31,16 @@ func (d *Daemon) enter(fn func(n *node.Node, now time.Duration)) {
 // beside is enter for one piece of a long work. Between two pieces the scheduler
 // gets to see that the loop is wanted: a thread at work does not look, the one
 // that waited for the network may have taken up this very goroutine, and its
-// monitor looks every 10 ms.
+// monitor looks every 10 ms. It costs a wake-up, so not after every piece.
 func (d *Daemon) beside(fn func(n *node.Node, now time.Duration)) {
 	d.enter(fn)
-	runtime.Gosched()
+	now, last := d.now(), d.yielded.Load()
+	if int64(now)-last >= int64(yieldEvery) && d.yielded.CompareAndSwap(last, int64(now)) {
+		runtime.Gosched()
+	}
 }
+
+const yieldEvery = time.Millisecond
 
 // drain sends what the node has and arms the timer. Where a socket stays full
 // what is left of the batch is lost like any datagram, and asked for again by
