@@ -66,7 +66,7 @@ var ourRows = []row{
 	},
 	{
 		in: "Conntrackgo", words: "AcceptFrom", arg: block,
-		absent: "the networks of Interface",
+		absent: "the networks of Interface while the destination is silent",
 		help:   "Accept messages of the other nodes from these sources and from the configured destination, and from nobody else. They must come through Interface either way.",
 	},
 	{

@@ -60,10 +60,11 @@ func deviceStatus(fd int, name string) Status {
 	return Running
 }
 
-// guard decides whom to listen to: the configured peer, and everybody within
-// a prefix of the interface, since a C peer does not bind the socket it sends
-// from and may use another address of the link. A configured list takes the
-// place of those prefixes. All must come through that interface.
+// guard decides whom to listen to: the configured peer, and as long as it is
+// not heard itself everybody within a prefix of the interface, since a C peer
+// does not bind the socket it sends from and may use another address of the
+// link. A configured list takes the place of those prefixes, always. All must
+// come through that interface.
 type guard struct {
 	name     string
 	index    int
@@ -72,27 +73,36 @@ type guard struct {
 	prefixes []netip.Prefix
 	now      func() time.Time
 	read     time.Time // when index and prefixes were read
+	heard    bool      // the peer was, since somebody else was
+	alone    time.Time // up to when only the peer is listened to
 }
 
 // refreshAfter is how old the knowledge about the interface must be before a
 // stranger makes us read it again.
 const refreshAfter = time.Second
 
+// aloneFor is how long nobody else is listened to after the peer was heard.
+const aloneFor = 10 * time.Second
+
 func newGuard(name string, index int, peer netip.Addr, only []netip.Prefix) guard {
 	return guard{name: name, index: index, peer: peer, only: len(only) > 0, prefixes: only, now: time.Now}
 }
 
 func (g *guard) pass(from netip.Addr, via int) bool {
-	if g.knows(from, via) {
+	if from == g.peer && via == g.index {
+		g.heard = true
 		return true
 	}
 	now := g.now()
+	if g.knows(from, via) {
+		return !g.disturbs(from, now)
+	}
 	if !g.read.IsZero() && now.Sub(g.read) < refreshAfter {
 		return false
 	}
 	g.read = now
 	g.refresh()
-	return g.knows(from, via)
+	return g.knows(from, via) && !g.disturbs(from, now)
 }
 
 func (g *guard) knows(from netip.Addr, via int) bool {
@@ -108,6 +118,18 @@ func (g *guard) knows(from netip.Addr, via int) bool {
 		}
 	}
 	return false
+}
+
+// disturbs reports whether somebody of the interface's network is not the peer:
+// that speaks for itself. The clock is read for strangers only.
+func (g *guard) disturbs(from netip.Addr, now time.Time) bool {
+	if g.only || from == g.peer {
+		return false
+	}
+	if g.heard {
+		g.heard, g.alone = false, now.Add(aloneFor)
+	}
+	return now.Before(g.alone)
 }
 
 // refresh reads the interface by its name, as it may be another device now.

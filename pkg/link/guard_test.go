@@ -45,6 +45,7 @@ func TestGuardRefreshes(t *testing.T) {
 	if !g.read.IsZero() {
 		t.Error("the interface was read for the configured peer")
 	}
+	g.heard = false
 	pass(true, "10.9.0.77")
 	pass(false, "10.10.0.1")
 	ns.ip(t, "addr add 10.10.0.9/16 dev sync0", "addr del 10.9.0.1/24 dev sync0")
@@ -73,6 +74,38 @@ func TestGuardRefreshes(t *testing.T) {
 	now = now.Add(refreshAfter)
 	pass(false, "10.10.0.1")
 	pass(true, "192.0.2.1")
+}
+
+// While the peer speaks for itself nobody else of its network is taken for it;
+// when it is silent somebody may be it, under another address. AcceptFrom
+// names who else is.
+func TestGuardPrefersThePeer(t *testing.T) {
+	peer, other := netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("10.9.0.3")
+	network := netip.MustParsePrefix("10.9.0.0/24")
+	now := time.Unix(1000, 0)
+	clock := func() time.Time { return now }
+	g := guard{index: 5, peer: peer, prefixes: []netip.Prefix{network}, read: now, now: clock}
+	pass := func(want bool, from netip.Addr, via int) {
+		t.Helper()
+		if got := g.pass(from, via); got != want {
+			t.Errorf("%s through %d at %d: %v", from, via, now.Unix(), got)
+		}
+	}
+	pass(true, other, 5) // the peer was not heard yet
+	pass(true, peer, 5)
+	pass(false, other, 5)
+	now = now.Add(aloneFor - time.Millisecond)
+	pass(false, other, 5)
+	pass(true, peer, 5)
+	pass(false, other, 5) // from now on
+	now = now.Add(aloneFor - time.Millisecond)
+	pass(false, other, 5)
+	now = now.Add(time.Millisecond)
+	pass(true, other, 5) // the peer has gone silent
+	g = newGuard("none", 5, peer, []netip.Prefix{network})
+	pass(true, peer, 5)
+	pass(true, other, 5)
+	pass(false, other, 6)
 }
 
 func TestPrefix(t *testing.T) {

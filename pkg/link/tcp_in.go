@@ -74,6 +74,9 @@ func (in *incomingTCP) accept(b *Batch) {
 		return
 	}
 	from := addrOf(sa)
+	if in.fd >= 0 && in.from == in.guard.peer {
+		in.guard.heard = true // it still is
+	}
 	if !in.guard.pass(from, in.guard.index) { // the listener is bound to the interface
 		_ = unix.Close(fd)
 		in.tcp.count.refused.Add(1)
