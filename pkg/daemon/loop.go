@@ -111,6 +111,9 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 	if ready[sourceTimer] && s.armed <= now {
 		s.armed = 0
 		s.node.Tick(now)
+		if s.inject != nil { // messages whose turn has come
+			s.inject.take(s.node)
+		}
 	}
 	events, datagrams := ready[sourceEvents], ready[sourceLink]
 	for range turnRounds {
@@ -209,14 +212,14 @@ func whyRefused(links []link.Config) string {
 	for _, l := range links {
 		peers, devices = append(peers, l.Peer.String()), append(devices, l.Interface)
 	}
-	where := "an address of the network of " + strings.Join(devices, ", ")
+	where, silent := "an address of the network of "+strings.Join(devices, ", "), ", while that is silent,"
 	if len(links[0].AcceptFrom) > 0 {
-		where = "in AcceptFrom"
+		where, silent = "in AcceptFrom", ""
 	}
 	if links[0].Transport == link.Multicast {
 		return fmt.Sprintf("it is not %s; if it is the other node's, put it into Conntrackgo { AcceptFrom { ... } }", where)
 	}
-	return fmt.Sprintf("it is neither the configured destination %s nor %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address", strings.Join(peers, ", "), where)
+	return fmt.Sprintf("it is neither the configured destination %s nor%s %s; if it is the other node's, put it into IPv4_Destination_Address or IPv6_Destination_Address", strings.Join(peers, ", "), silent, where)
 }
 
 // A breather rests in a system call that the scheduler does not know of: to
