@@ -450,3 +450,34 @@ func BenchmarkForgedRange(b *testing.B) {
 		e.Receive(0, next(wire.FlagNACK, mid, mid))
 	}
 }
+
+// TestHoldAfterALongLife: the wait is as long after months as on the first day.
+func TestHoldAfterALongLife(t *testing.T) {
+	for _, age := range []time.Duration{0, 60 * 24 * time.Hour, 20 * 365 * 24 * time.Hour} {
+		e := New(Config{FirstSeq: 1, ACKWindow: 300, ResendQueue: 100, Reorder: 50 * time.Millisecond}, 0)
+		e.Receive(age, wire.Header{Seq: 9})
+		e.Receive(age, wire.Header{Seq: 10})
+		if v := e.Receive(age, wire.Header{Seq: 12}); v != Hold {
+			t.Fatalf("after %v: verdict %d", age, v)
+		}
+		// A number far ahead ends this wait, and not the next one.
+		e.Receive(age, wire.Header{Seq: 1 << 20})
+		if seq, ok := e.Held(age); !ok || seq != 12 {
+			t.Fatalf("after %v: %d, %v", age, seq, ok)
+		}
+		e.Receive(age, wire.Header{Seq: 12})
+		e.Receive(age, wire.Header{Seq: 1 << 21})
+		e.Receive(age, wire.Header{Seq: 15})
+		sendAll(e)
+		e.Flushed(age) // or the timer of a second would be due long since
+		if wait := e.Deadline() - age; wait < 50*time.Millisecond || wait > 51*time.Millisecond {
+			t.Errorf("after %v: the deadline is %v later", age, wait)
+		}
+		if seq, ok := e.Held(age + 49*time.Millisecond); ok {
+			t.Errorf("after %v: %d does not wait", age, seq)
+		}
+		if seq, ok := e.Held(age + 51*time.Millisecond); !ok || seq != 15 {
+			t.Errorf("after %v: %d, %v", age, seq, ok)
+		}
+	}
+}

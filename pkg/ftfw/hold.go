@@ -8,13 +8,11 @@ import "time"
 type holding struct {
 	wait   time.Duration // 0: nobody keeps anything
 	n      int
-	head   uint32        // the lowest
-	at     *[span]uint32 // when each came, in milliseconds and one more; 0: it did not
-	over   bool          // no more waiting for those before them
-	passes bool          // the next message received is one of them
+	head   uint32               // the lowest
+	at     *[span]time.Duration // when each came, and one more; 0: it did not
+	over   bool                 // no more waiting for those before them
+	passes bool                 // the next message received is one of them
 }
-
-func milliseconds(d time.Duration) uint32 { return uint32(d / time.Millisecond) }
 
 // take holds a number that is 2 to span ahead of the last. It reports false
 // if the message is to be received as it is.
@@ -23,18 +21,21 @@ func (h *holding) take(now time.Duration, seq uint32) (v Verdict, held bool) {
 		return 0, false
 	}
 	if h.at == nil {
-		h.at = new([span]uint32)
+		h.at = new([span]time.Duration)
 	}
 	at := &h.at[seq%span]
 	if *at != 0 {
 		return Drop, true
 	}
-	*at = milliseconds(now) + 1
+	*at = now + 1
 	if h.n++; h.n == 1 || int32(seq-h.head) < 0 {
 		h.head = seq
 	}
 	return Hold, true
 }
+
+// giveUp ends the wait for what is missing.
+func (h *holding) giveUp() { h.over = h.n > 0 }
 
 // drop forgets what is held.
 func (h *holding) drop() {
@@ -49,7 +50,7 @@ func (h *holding) deadline() time.Duration {
 	if h.over {
 		return 0
 	}
-	return time.Duration(h.at[h.head%span])*time.Millisecond + h.wait
+	return h.at[h.head%span] + h.wait
 }
 
 // Held returns the number of a message that is to be received again now, if

@@ -102,7 +102,7 @@ func (e *Engine) elsewhere(now time.Duration, seq uint32) way {
 		return back
 	}
 	if wire.After(seq, p.Last) {
-		e.hold.over = true
+		e.hold.giveUp()
 	} else {
 		p.Before++
 	}
