@@ -165,3 +165,17 @@ func (p *pair) refill(sports []uint16) {
 	}
 	p.rest()
 }
+
+// Without an external cache the peer's flows are in our kernel and not in our
+// cache. That they end here, where no packet refreshes them, is nothing to tell
+// the peer, whatever was flushed.
+func TestFlushInternalThenInjectedFlowExpires(t *testing.T) {
+	p := newPairOf(t, func(c *Config) { c.DisableExternalCache = true })
+	p.a.Kernel(p.now, event1(flow.New, tcp(1, 3)))
+	p.exchange()
+	p.b.FlushInternal() // as a purge does
+	p.b.Kernel(p.now, event1(flow.Destroy, tcp(1, 3)))
+	if got := sentTypes(p.b, p.now); got != [6]int{} {
+		t.Errorf("told the peer: %v", got)
+	}
+}

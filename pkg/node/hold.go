@@ -153,9 +153,6 @@ func (n *Node) held(now time.Duration, ev *flow.Event) bool {
 	c.gen = s.gen
 	f.Timeout = full + n.holdSeconds()
 	f.Has |= flow.HasTimeout
-	if !n.hold.walk.active {
-		n.beginWalk(now)
-	}
 	return true
 }
 
@@ -177,16 +174,28 @@ func (n *Node) normal(f *flow.Flow) uint32 {
 func (n *Node) ours(in ref, normal uint32) bool {
 	c := n.internal.common(in)
 	switch {
-	case n.hold.role == standby:
-		return c.flags&lively != 0 && c.seen > n.hold.since
+	case n.past(in):
+		return false
 	case c.flags&lively != 0:
 		return true
-	case n.hold.listen.on:
-		return false
 	}
 	// It was read from the table when we started. With more time than a packet
 	// gives, it was held in our life before.
 	return c.timeout <= normal
+}
+
+// past reports whether an internal entry is of a time when this node had the
+// traffic, or may be. Whose flow it is now the peer will say; its end here is
+// no news.
+func (n *Node) past(in ref) bool {
+	c := n.internal.common(in)
+	switch {
+	case n.hold.role == standby:
+		return c.flags&lively == 0 || c.seen <= n.hold.since
+	case n.hold.listen.on:
+		return c.flags&lively == 0
+	}
+	return false
 }
 
 // spoken takes an event of the own kernel about a flow that the peer has. It
@@ -228,7 +237,13 @@ func (n *Node) Lost(flows []flow.Flow) {
 func (n *Node) keep(now time.Duration) {
 	w := &n.hold.walk
 	for range walkMost {
-		if !w.active || now < w.due(n.period()) {
+		if !w.active {
+			if n.external.live() == 0 {
+				return
+			}
+			n.beginWalk(now)
+		}
+		if now < w.due(n.period()) {
 			return
 		}
 		n.external.scan(&w.at, walkChunk, func(r ref) { n.renew(now, r) })

@@ -531,3 +531,24 @@ func TestHoldAllocatesNothing(t *testing.T) {
 		t.Errorf("%.1f allocations", n)
 	}
 }
+
+// A former primary keeps to itself what expires in its kernel for want of
+// packets, until the new one has said which flows it has; what had packets here
+// since is told.
+func TestStandbyDoesNotEndFlows(t *testing.T) {
+	p := newHoldPair(t, nil)
+	for i := range 3 {
+		p.b.Kernel(p.now, event1(flow.New, udp(i)))
+	}
+	sentTypes(p.b, p.now)
+	p.now += time.Second
+	p.b.StandBy(p.now)
+	p.now += 2 * time.Second
+	p.b.Kernel(p.now, event1(flow.Update, udp(1)))
+	p.b.Kernel(p.now, event1(flow.Update, udp(2)))
+	p.b.Kernel(p.now, event1(flow.Destroy, udp(0)))
+	p.b.Kernel(p.now, event1(flow.Destroy, udp(1)))
+	if got := sentTypes(p.b, p.now); got != [6]int{wire.CTUpd: 1, wire.CTDel: 1} {
+		t.Errorf("sent %v", got)
+	}
+}

@@ -204,7 +204,7 @@ func (n *Node) destroyed(ev *flow.Event) {
 		switch {
 		case !n.cfg.Filter.Pass(&ev.Flow):
 			n.stats.EventsFiltered++
-		case r == none && n.flushed && ev.Origin == flow.Other:
+		case r == none && n.flushed && ev.Origin == flow.Other && n.mayBury():
 			n.bury(&ev.Flow)
 		}
 		return
@@ -224,7 +224,7 @@ func (n *Node) die(r ref, tell bool) {
 	c := s.common(r)
 	n.unwatch(r)
 	queued := n.engine.Queued(engine.Ref(r))
-	if c.flags&told == 0 {
+	if c.flags&told == 0 || n.holds() && n.past(r) {
 		tell = false
 		if queued {
 			n.engine.Forget(engine.Ref(r))
@@ -237,6 +237,13 @@ func (n *Node) die(r ref, tell bool) {
 		queued = true
 	}
 	s.remove(r, queued)
+}
+
+// mayBury reports whether a flow that is not in the internal cache may have
+// been. Without an external cache it is most likely the peer's, and has ended
+// here because no packets come this way.
+func (n *Node) mayBury() bool {
+	return !n.cfg.DisableExternalCache || n.holds() && n.hold.role == primary
 }
 
 // bury tells the peer of the end of a flow that was flushed here: it may still
