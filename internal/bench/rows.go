@@ -168,7 +168,7 @@ func growthRows() (rows []row) {
 }
 
 func troubleRows() []row {
-	return []row{
+	rows := []row{
 		ratioRow("overrun-wall", "repair after an overrun, 500k", "s", 0.3),
 		ratioRow("overrun-cpu", "CPU for it, both nodes", "s", 0.3),
 		ratioRow("stall-100k", "TCP stall at failover, 100k more entries", "s", 0.6),
@@ -176,6 +176,15 @@ func troubleRows() []row {
 		ratioRow("stall-500k", "TCP stall at failover, 500k more entries", "s", 0.6),
 		{id: "script-500k", name: "primary-backup.sh primary, 500k more", unit: "s", limit: none},
 	}
+	for _, n := range []int{100_000, 500_000} {
+		stall, called, renewal := holdIDs(n)
+		rows = append(rows,
+			limitRow(stall, "TCP stall at failover, held, "+short(n)+" more entries", "s", 2),
+			row{id: called, name: "UDP flows older than their timeout that go on, " + short(n) + " more", unit: "", limit: none, whole: true},
+			row{id: renewal, name: "backup's CPU for what it holds, " + short(n), unit: "s/M renewals", limit: none},
+		)
+	}
+	return rows
 }
 
 func packetRows() []row {

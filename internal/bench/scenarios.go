@@ -28,6 +28,8 @@ func scenarios() []scenario {
 		overrunScenario(),
 		failoverScenario(100_000),
 		failoverScenario(500_000),
+		holdScenario(100_000),
+		holdScenario(500_000),
 		packetScenario(),
 	}
 	for _, n := range sizes {

@@ -171,7 +171,7 @@ func (r *Rig) settle(ctx context.Context, result *Result, probe func(i int) bool
 	// The flows that fail are found below, one by one.
 	_ = nettest.Eventually(ctx, r.options.Settle, "flows to work again", func() error { return r.Traffic.progressed(since) })
 	now := time.Now()
-	for _, role := range []Role{Busy, UDP} {
+	for _, role := range []Role{Busy, UDP, Called} {
 		result.Stalls[role] = r.Traffic.stalls(role, now)
 		var count Count
 		for _, f := range r.Traffic.Of(role) {

@@ -164,6 +164,62 @@ func check(t *testing.T, r *failover.Rig, result *failover.Result) {
 	}
 }
 
+// TestHeldFailover has UDP flows that are older than their kernel timeout on
+// the backup, which is told of a failover by the script as always. With
+// HoldInjected they live on, and TCP without any commit, there and back again.
+// In the control runs, which are conntrackd's way, not one does, and TCP is lost
+// too: the purge that the script orders on a backup takes what is injected.
+func TestHeldFailover(t *testing.T) {
+	const called, udpTimeout, hold = 12, 5, 6
+	for _, test := range []struct {
+		name string
+		kind nettest.Kind
+		hold int
+	}{{"Go_held", nettest.Go, hold}, {"Go", nettest.Go, 0}, {"C", nettest.C, 0}} {
+		t.Run(test.name, func(t *testing.T) {
+			setup := failover.Setup{Kind: test.kind, Script: ourScript}
+			r := newRig(t, failover.Options{A: setup, B: setup, Called: called, Entries: 20_000,
+				Inject: true, Hold: test.hold, UDPTimeout: udpTimeout, Settle: 5 * time.Second})
+			causes := []*failover.Cause{failover.Stop}
+			if test.hold != 0 {
+				causes = append(causes, failover.Crash, failover.LanDown)
+			}
+			for _, cause := range causes {
+				age := time.Now().Add((2*udpTimeout + hold) * time.Second)
+				if err := nettest.Throughout(t.Context(), time.Until(age), func() error { return nil }); err != nil {
+					t.Fatal(err)
+				}
+				result, err := r.Failover(t.Context(), cause, half)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Log(result)
+				want := failover.Count{Asked: called}
+				if test.hold != 0 {
+					want.Alive = called
+				}
+				if got := result.Count[failover.Called]; got != want {
+					t.Errorf("after %s: of the UDP flows that are called %+v, want %+v: %v", cause, got, want, errors.Join(result.Dead...))
+				}
+				if t.Failed() || test.hold == 0 {
+					return
+				}
+				for _, role := range []failover.Role{failover.Busy, failover.Idle} {
+					if c := result.Count[role]; c.Alive != c.Asked || c.Asked == 0 {
+						t.Fatalf("after %s: %d of %d %s connections live: %v", cause, c.Alive, c.Asked, role, errors.Join(result.Dead...))
+					}
+				}
+				if stall := result.Max(failover.Busy); stall > stallLimit {
+					t.Errorf("after %s: a TCP connection stalled for %v", cause, stall)
+				}
+				if err := r.Recover(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // TestWithoutDaemon is the control: the same rig without a daemon loses every
 // TCP connection, so the daemons are what keeps them in TestFailover.
 func TestWithoutDaemon(t *testing.T) {

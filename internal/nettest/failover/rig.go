@@ -1,10 +1,13 @@
 package failover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
@@ -15,14 +18,25 @@ type Options struct {
 	NoDaemon bool // keepalived and rules only: what a failover costs without us
 
 	Busy, Idle, UDP int // number of flows, spread over classes and families
+	Called          int // from the client's side only
 	Entries         int // further entries in the master's table
 	FillRate        int // of them, per second; 0: as many as possible
+
+	// Inject runs the daemons without external cache; Hold is the HoldTimeout
+	// of ours then, in seconds.
+	Inject bool
+	Hold   int
+	// UDPTimeout is what the firewalls' kernels call normal, in seconds.
+	UDPTimeout int
+
+	// PurgeTimeout is that of the daemons, in seconds; default 15, which is
+	// short enough that a backup's purge comes during a test.
+	PurgeTimeout int
 
 	// Settle bounds how long flows may take to work again, default 20 s.
 	Settle time.Duration
 }
 
-// purgeTimeout is short enough that a backup's purge comes during a test.
 const purgeTimeout = 15
 
 // patience bounds every wait that is not for a flow.
@@ -71,12 +85,25 @@ func (r *Rig) newFirewall(n *nettest.Node, s Setup, cfg nettest.Config, priority
 	if err := n.NFT(rules); err != nil {
 		return nil, err
 	}
+	if o := r.options; o.UDPTimeout != 0 {
+		for _, name := range []string{"udp_timeout", "udp_timeout_stream"} {
+			if err := n.Sysctls([]string{fmt.Sprintf("net.netfilter.nf_conntrack_%s=%d", name, o.UDPTimeout)}); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if r.options.NoDaemon {
 		return f, f.prepare(priority)
 	}
-	cfg.PurgeTimeout = purgeTimeout
+	cfg.PurgeTimeout = cmp.Or(r.options.PurgeTimeout, purgeTimeout)
 	cfg.HashLimit = max(65536, 2*r.options.Entries)
 	cfg.HashSize = max(32768, r.options.Entries/4)
+	if r.options.Inject {
+		cfg.ModeLines = append(cfg.ModeLines, "DisableExternalCache on")
+	}
+	if r.options.Hold != 0 && s.Kind == nettest.Go {
+		cfg.Extra = fmt.Sprintf("Conntrackgo {\n\tHoldInjected on\n\tHoldTimeout %d\n}\n", r.options.Hold)
+	}
 	if f.stock() {
 		cfg.Lock = stockLock
 	}
@@ -161,7 +188,7 @@ func (r *Rig) Connect(ctx context.Context) error {
 	for _, want := range []struct {
 		role  Role
 		count int
-	}{{Busy, o.Busy}, {Idle, o.Idle}, {UDP, o.UDP}} {
+	}{{Busy, o.Busy}, {Idle, o.Idle}, {UDP, o.UDP}, {Called, o.Called}} {
 		for i := range want.count {
 			f, err := r.open(want.role, i)
 			if err != nil {
@@ -169,6 +196,9 @@ func (r *Rig) Connect(ctx context.Context) error {
 			}
 			r.Traffic.Flows = append(r.Traffic.Flows, f)
 		}
+	}
+	if err := r.wantCalls(); err != nil {
+		return err
 	}
 	r.Traffic.start()
 	if err := r.synced(ctx); err != nil {
@@ -179,8 +209,24 @@ func (r *Rig) Connect(ctx context.Context) error {
 	return err
 }
 
+// wantCalls has all flows called that want it.
+func (r *Rig) wantCalls() error {
+	var g errgroup.Group
+	for _, f := range r.Traffic.Of(Called) {
+		g.Go(f.wantCalls)
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("ask for calls: %w", err)
+	}
+	return nil
+}
+
 // open opens flow i of a role: classes take turns, and so do families.
 func (r *Rig) open(role Role, i int) (*Flow, error) {
+	classes := classes
+	if role == Called {
+		classes = classes[:inside]
+	}
 	c := classes[i%len(classes)]
 	addr := c.to4
 	if i/len(classes)%2 == 1 {
@@ -199,6 +245,14 @@ func (r *Rig) synced(ctx context.Context) error {
 		return nil
 	}
 	want := len(r.Traffic.Flows) + r.options.Entries
+	if r.options.Inject {
+		return nettest.Eventually(ctx, patience, "the backup's kernel to have all connections", func() error {
+			if n, err := r.backup.entries(); err != nil || n < want {
+				return errors.Join(err, fmt.Errorf("%s has %d entries, want %d", r.backup.Name(), n, want))
+			}
+			return nil
+		})
+	}
 	return nettest.Eventually(ctx, patience, "the backup to know all connections", func() error {
 		internal, err := r.cacheSize(ctx, r.master, "internal")
 		if err != nil {

@@ -72,7 +72,10 @@ type class struct {
 	to4, to6 string
 }
 
-// classes are the kinds of connections, in the order they are dealt out.
+// classes are the kinds of connections, in the order they are dealt out. The
+// first ones begin inside.
+const inside = 2
+
 var classes = []class{
 	{name: "snat", to4: target(nettest.Server.String(), servicePort), to6: target(nettest.Server6.String(), servicePort)},
 	{name: "dnat+snat", to4: target(nettest.LanVIP.String(), publishedPort), to6: target(nettest.LanVIP6.String(), publishedPort)},

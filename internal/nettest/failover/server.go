@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
@@ -19,14 +21,17 @@ type server struct {
 	tcp net.Listener
 	udp *net.UDPConn
 
+	done  context.CancelFunc
 	mu    sync.Mutex
 	conns []net.Conn
 	wrong []error
+	calls []netip.AddrPort // who is called
 }
 
 // serve listens on the node's service port, IPv4 and IPv6.
 func serve(n *nettest.Node) (*server, error) {
-	s := &server{}
+	ctx, done := context.WithCancel(context.Background())
+	s := &server{done: done}
 	err := n.Do(func() (err error) {
 		config := net.ListenConfig{KeepAlive: -1} // idle connections are silent
 		if s.tcp, err = config.Listen(context.Background(), "tcp", fmt.Sprintf(":%d", servicePort)); err != nil {
@@ -41,10 +46,12 @@ func serve(n *nettest.Node) (*server, error) {
 	}
 	go s.accept()
 	go s.answerDatagrams()
+	go s.callAll(ctx)
 	return s, nil
 }
 
 func (s *server) close() {
+	s.done()
 	if s.tcp != nil {
 		s.tcp.Close()
 	}
@@ -92,17 +99,50 @@ func (s *server) answerStream(c net.Conn) {
 }
 
 func (s *server) answerDatagrams() {
-	var question [questionSize]byte
+	var question [questionSize + 1]byte
 	for {
 		n, from, err := s.udp.ReadFromUDPAddrPort(question[:])
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil || n != questionSize {
+		if err != nil || n < questionSize {
 			continue
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		s.udp.WriteToUDPAddrPort(appendAnswer(nil, question[:], from), from)
+		if n > questionSize {
+			s.callBack(from)
+			continue
+		}
+		s.udp.WriteToUDPAddrPort(appendAnswer(nil, question[:questionSize], from), from)
+	}
+}
+
+// callBack has a client called from now on.
+func (s *server) callBack(client netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.calls, client) {
+		s.calls = append(s.calls, client)
+	}
+}
+
+// callAll sends each client that wants to be called an answer that it has not
+// asked for, again and again.
+func (s *server) callAll(ctx context.Context) {
+	pause := time.NewTicker(pace)
+	defer pause.Stop()
+	for number := uint64(1); ; number++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		s.mu.Lock()
+		calls := s.calls
+		s.mu.Unlock()
+		for _, to := range calls {
+			s.udp.WriteToUDPAddrPort(appendAnswer(nil, binary.BigEndian.AppendUint64(nil, number), to), to)
+		}
 	}
 }
 

@@ -26,6 +26,9 @@ const (
 	Busy Role = "busy" // TCP, question after question
 	Idle Role = "idle" // TCP, silent until probed
 	UDP  Role = "udp"  // question after question, whatever gets lost
+	// Called flows are UDP too, but all that is said comes from the server: a
+	// firewall that does not know them lets nothing through.
+	Called Role = "called"
 )
 
 // Flow is one connection through the firewalls. Questions and answers carry
@@ -50,7 +53,7 @@ func target(addr string, port int) string { return net.JoinHostPort(addr, fmt.Sp
 // open connects from the node and exchanges a first question and answer.
 func open(n *nettest.Node, role Role, class, addr string) (*Flow, error) {
 	network := "tcp"
-	if role == UDP {
+	if role == UDP || role == Called {
 		network = "udp"
 	}
 	// Without keep-alive probes an idle connection is silent.
@@ -130,9 +133,9 @@ func (f *Flow) take(b [answerSize]byte, now time.Time) (done bool, err error) {
 		return false, fmt.Errorf("translated anew: the server saw %s, now %s", f.seen, from)
 	}
 	switch {
-	case number > f.asked:
+	case number > f.asked && f.Role != Called:
 		return false, fmt.Errorf("answer %d to a question never asked (last %d)", number, f.asked)
-	case f.Role != UDP && number != f.answered+1:
+	case (f.Role == Busy || f.Role == Idle) && number != f.answered+1:
 		return false, fmt.Errorf("answer %d after %d: data lost or repeated", number, f.answered)
 	case number <= f.answered:
 		return false, nil // a late datagram
@@ -194,21 +197,7 @@ func (f *Flow) talk(ctx context.Context) {
 
 // talkUDP asks on whether there are answers or not; a refusal is no end.
 func (f *Flow) talkUDP(ctx context.Context) {
-	go func() {
-		var b [answerSize]byte
-		for {
-			n, err := f.conn.Read(b[:])
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil || n != answerSize {
-				continue
-			}
-			if _, err := f.take(b, time.Now()); err != nil {
-				f.fail(err)
-			}
-		}
-	}()
+	go f.listen()
 	f.conn.SetReadDeadline(time.Time{})
 	pause := time.NewTicker(pace)
 	defer pause.Stop()
@@ -216,6 +205,39 @@ func (f *Flow) talkUDP(ctx context.Context) {
 		f.ask()
 		<-pause.C
 	}
+}
+
+// listen takes datagrams until the flow is closed.
+func (f *Flow) listen() {
+	var b [answerSize]byte
+	for {
+		n, err := f.conn.Read(b[:])
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n != answerSize {
+			continue
+		}
+		if _, err := f.take(b, time.Now()); err != nil {
+			f.fail(err)
+		}
+	}
+}
+
+// streamAge is when the kernel takes a UDP flow with answers for a stream.
+const streamAge = 2 * time.Second
+
+// wantCalls asks the server to call, until the kernel has taken the flow for a
+// stream.
+func (f *Flow) wantCalls() error {
+	pause := time.NewTicker(10 * pace)
+	defer pause.Stop()
+	for end := time.Now().Add(streamAge + streamAge/4); time.Now().Before(end); <-pause.C {
+		if _, err := f.conn.Write(make([]byte, questionSize+1)); err != nil {
+			return err
+		}
+	}
+	return f.conn.SetReadDeadline(time.Time{})
 }
 
 // Probe asks an idle connection one question. One that is only late is asked
@@ -254,6 +276,8 @@ func (t *Traffic) start() {
 			t.wg.Go(func() { f.talk(ctx) })
 		case UDP:
 			t.wg.Go(func() { f.talkUDP(ctx) })
+		case Called:
+			t.wg.Go(f.listen)
 		}
 	}
 }
