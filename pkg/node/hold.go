@@ -129,7 +129,7 @@ func (n *Node) held(now time.Duration, ev *flow.Event) bool {
 	if in != none && n.internal.dead(in) {
 		in = none
 	}
-	if n.hold.role == primary || f.Status&flow.StatusFixedTimeout != 0 || in != none && n.ours(in, full) {
+	if n.hold.role == primary || f.Status&flow.StatusFixedTimeout != 0 || in != none && !n.past(in) {
 		// The peer may be one that holds it, and mention that timeout.
 		f.Timeout = min(f.Timeout, full)
 		return false
@@ -169,21 +169,6 @@ func (n *Node) normal(f *flow.Flow) uint32 {
 	return fallbackTimeout
 }
 
-// ours reports whether an internal entry is a flow that goes through this
-// node, although the peer speaks of it. normal is the timeout it has then.
-func (n *Node) ours(in ref, normal uint32) bool {
-	c := n.internal.common(in)
-	switch {
-	case n.past(in):
-		return false
-	case c.flags&lively != 0:
-		return true
-	}
-	// It was read from the table when we started. With more time than a packet
-	// gives, it was held in our life before.
-	return c.timeout <= normal
-}
-
 // past reports whether an internal entry is of a time when this node had the
 // traffic, or may be. Whose flow it is now the peer will say; its end here is
 // no news.
@@ -192,10 +177,26 @@ func (n *Node) past(in ref) bool {
 	switch {
 	case n.hold.role == standby:
 		return c.flags&lively == 0 || c.seen <= n.hold.since
+	case c.flags&lively != 0:
+		return false
+	case n.hold.role == primary:
+		return false
 	case n.hold.listen.on:
-		return c.flags&lively == 0
+		return true
 	}
-	return false
+	// It was read from the table when we started. With more time than a packet
+	// gives, it was held in our life before.
+	f := &n.scratch
+	n.internal.load(in, f)
+	return f.Timeout > n.normal(f)
+}
+
+// offer queues an entry of a bulk. A standby does not claim what it had.
+func (n *Node) offer(r ref) {
+	if n.holds() && n.hold.role == standby && n.past(r) {
+		return
+	}
+	n.enqueue(r)
 }
 
 // spoken takes an event of the own kernel about a flow that the peer has. It

@@ -12,7 +12,7 @@ import (
 // connections there.
 type listen struct {
 	on     bool
-	quiet  time.Duration // when it ends if nothing comes; 0: the own table is being read
+	quiet  time.Duration // when it ends if nothing comes; 0: the own table is being read, or nobody has been heard yet
 	latest time.Duration // when it ends in any case
 }
 
@@ -22,10 +22,10 @@ const (
 )
 
 // tick ends it in time.
-func (l *listen) tick(now time.Duration, reading bool) {
+func (l *listen) tick(now time.Duration, early bool) {
 	switch {
 	case !l.on:
-	case reading:
+	case early:
 		l.quiet = 0
 	case l.quiet == 0:
 		l.quiet, l.latest = now+listenQuiet, now+listenMost

@@ -372,7 +372,7 @@ func (n *Node) Tick(now time.Duration) {
 	n.retryResync(now)
 	n.refill(now)
 	if n.holds() {
-		n.hold.listen.tick(now, n.reading())
+		n.hold.listen.tick(now, n.reading() || n.hold.heard == 0)
 		n.keep(now)
 	}
 	n.settle(now)

@@ -209,7 +209,7 @@ func (n *Node) feedBulk(now time.Duration) {
 	} else {
 		b.unheard += bulkChunk
 	}
-	n.internal.scan(&b.at, bulkChunk, n.enqueue)
+	n.internal.scan(&b.at, bulkChunk, n.offer)
 	if !b.at.done || !n.bulkExpects() {
 		return
 	}
