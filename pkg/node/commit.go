@@ -148,6 +148,7 @@ func (n *Node) FlushInternal() {
 		s.scan(&c, flushChunk, n.drop)
 	}
 	n.flushed = true
+	n.limits[Internal].full = false // it is wanted empty
 	n.sweep.at, n.bulk.at = cursor{}, cursor{}
 	n.expects.bulkAt = 0
 }
@@ -178,6 +179,7 @@ func (n *Node) FlushExternal() bool {
 			n.external.scan(&c, flushChunk, func(r ref) { n.timers.Gone(engine.Ref(r)) })
 		}
 	}
+	n.limits[External].full = false
 	n.external.stats.Destroyed += uint64(n.external.live())
 	n.external.clear()
 	return true

@@ -80,3 +80,18 @@ func TestRefillExternal(t *testing.T) {
 	p.rest()
 	p.copied(t, kept...)
 }
+
+// Who flushes a cache wants it empty: what it refused before is not got for it.
+func TestFlushedIsNotRefilled(t *testing.T) {
+	cfg := simConfig()
+	cfg.HashLimit = 8
+	n := New(cfg, 1, [2]uint64{1, 2})
+	for i := range cfg.HashLimit + 1 {
+		n.Kernel(0, event1(flow.New, tcp(uint16(i), 3)))
+	}
+	n.FlushInternal()
+	n.Tick(time.Second)
+	if n.SweepWanted() {
+		t.Error("the table is to be read after a flush")
+	}
+}
