@@ -61,8 +61,8 @@ func NewLogger(stdout, stderr io.Writer) *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	log.SetFormatter(Formatter{})
-	log.AddHook(&writerHook{w: stdout, levels: []logrus.Level{logrus.InfoLevel}})
-	log.AddHook(&writerHook{w: stderr, levels: []logrus.Level{
+	log.AddHook(&writerHook{w: newTerminal(stdout), levels: []logrus.Level{logrus.InfoLevel}})
+	log.AddHook(&writerHook{w: newTerminal(stderr), levels: []logrus.Level{
 		logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel, logrus.WarnLevel}})
 	return log
 }
@@ -71,8 +71,7 @@ func NewLogger(stdout, stderr io.Writer) *logrus.Logger {
 // logrus would leave out the hooks after it, and a terminal that has gone must
 // not silence the log file.
 type writerHook struct {
-	mu     sync.Mutex
-	w      io.Writer
+	w      io.Writer // takes lines from several goroutines
 	levels []logrus.Level
 }
 
@@ -83,8 +82,6 @@ func (h *writerHook) Fire(e *logrus.Entry) error {
 	if err != nil {
 		return err
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	_, _ = h.w.Write(line)
 	return nil
 }
@@ -92,13 +89,8 @@ func (h *writerHook) Fire(e *logrus.Entry) error {
 // logFile is the LogFile destination; reopen serves log rotation.
 type logFile struct {
 	path string
-	mu   sync.Mutex
-	f    *os.File
-
-	missing int    // lines since the last one that was written
-	torn    bool   // that one was not written whole
-	lost    uint64 // lines, since the start
-	why     error
+	lossy
+	f *os.File
 }
 
 func openLogFile(path string) (*logFile, error) {
@@ -116,7 +108,7 @@ func (l *logFile) reopen() error {
 	if l.f != nil {
 		l.f.Close()
 	}
-	l.f = f
+	l.f, l.w = f, f
 	return nil
 }
 
@@ -124,54 +116,6 @@ func (l *logFile) reopen() error {
 // as it is no message.
 func (l *logFile) entry(now time.Time, text []byte) {
 	_, _ = fmt.Fprintf(l, "%s\t%s\n", now.Format("Mon Jan _2 15:04:05 2006"), printable(string(text)))
-}
-
-// Write writes a line. Those that a full disk did not take are missed in the
-// file: when it takes lines again, the first says how many.
-func (l *logFile) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.missing > 0 && !l.put(l.gap()) {
-		return 0, l.why
-	}
-	l.missing = 0
-	if !l.put(b) {
-		return 0, l.why
-	}
-	return len(b), nil
-}
-
-// put reports whether all of b was written; if not, a line is missing.
-func (l *logFile) put(b []byte) bool {
-	n, err := l.f.Write(b)
-	if err == nil {
-		l.torn = false
-		return true
-	}
-	l.torn = l.torn || n > 0
-	l.missing++
-	l.lost++
-	l.why = err
-	return false
-}
-
-func (l *logFile) gap() []byte {
-	line, _ := Formatter{}.Format(&logrus.Entry{Time: time.Now(), Level: logrus.WarnLevel,
-		Message: fmt.Sprintf("%d lines are missing here: %v", l.missing, l.why)})
-	if l.torn {
-		line = append([]byte{'\n'}, line...)
-	}
-	return line
-}
-
-// unwritten returns how many lines could not be written, and why the last.
-func (l *logFile) unwritten() (lines uint64, why error) {
-	if l == nil {
-		return 0, nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lost, l.why
 }
 
 // syslogFacilities are the words of General { Syslog }.

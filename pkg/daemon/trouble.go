@@ -83,7 +83,9 @@ func (d *Daemon) health() (h health) {
 	s.mu.Unlock()
 	h.link = s.link.Stats()
 	h.dropped = d.counters.LocalDropped.Load()
-	h.unwritten, h.why = d.logFile.unwritten()
+	if d.logFile != nil {
+		h.unwritten, h.why = d.logFile.unwritten()
+	}
 	return h
 }
 

@@ -1,6 +1,7 @@
 package abuse_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -115,4 +116,46 @@ func TestLogOnFullDevice(t *testing.T) {
 	if n := strings.Count(r.output(r.a), "could not be written to the log file"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
+}
+
+// TestUnreadTerminal has a pipe for standard output and error that nobody
+// reads, until somebody does.
+func TestUnreadTerminal(t *testing.T) {
+	r := newRig(t, nil)
+	fifo := filepath.Join(r.lab.Dir(), "fifo")
+	r.ok(unix.Mkfifo(fifo, 0o600))
+	pipe, err := os.OpenFile(fifo, os.O_RDWR, 0) // reads nothing yet
+	r.ok(err)
+	defer pipe.Close()
+	r.a.Wrap = []string{"sh", "-c", fmt.Sprintf(`exec "$@" >%s 2>&1`, fifo), "sh"}
+	r.start()
+	const many = 1500 // more than a pipe holds
+	lines := len(r.lines(0))
+	r.logLines(many)
+	r.answers("nobody reads the terminal")
+	r.inStep()
+	r.says(lines, "sending bulk update", many, many+20)
+
+	read := make(chan string)
+	go func() {
+		all := bufio.NewScanner(pipe)
+		for all.Scan() {
+			if strings.Contains(all.Text(), "lines are missing here: ") {
+				read <- all.Text()
+				return
+			}
+		}
+		read <- fmt.Sprintf("the end: %v", all.Err())
+	}()
+	r.eventually("the terminal to say what is missing", func() error {
+		r.logLines(1)
+		select {
+		case text := <-read:
+			t.Log(text)
+			return nil
+		default:
+			return errors.New("not yet")
+		}
+	})
+	r.recovered()
 }
