@@ -236,6 +236,16 @@ func (e *Engine) queueAlive() {
 	}
 }
 
+// Alive makes an ALIVE the next message: its body is the owner's.
+func (e *Engine) Alive() {
+	i := e.queueControl(wire.FlagALIVE, 0, 0)
+	e.q.unlink(i)
+	e.q.push(expressList, i)
+}
+
+// InTouch reports whether the peer has answered our hello.
+func (e *Engine) InTouch() bool { return e.out.hello == helloDone && e.peer.Set && !e.out.held }
+
 // endHold lets objects go.
 func (e *Engine) endHold() {
 	e.out.held = false

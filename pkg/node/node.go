@@ -72,6 +72,10 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 		external: newStore(cfg.HashSize, cfg.HashLimit, cache.NewSeed(seed[1], seed[0])),
 		expects:  newExpectations(cfg.HashLimit, seed),
 	}
+	if cfg.Mode.Resyncs() {
+		n.internal.digested(cfg.TCPWindowTracking)
+		n.external.digested(true) // of the other node's they have come
+	}
 	n.cfg.Filter.Compile()
 	n.release = n.released
 	n.hold.listen.on = n.holds() && !cfg.DisableInternalCache
@@ -152,6 +156,7 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 // one of the same key ends, a tombstone comes back to life.
 func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
 	c := s.common(r)
+	s.uncount(r, c)
 	flags := c.flags &^ (updated | assumed | lively)
 	if flags&told != 0 {
 		flags |= renewed
@@ -177,14 +182,15 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 		return
 	}
 	s := n.internal
+	c, was := s.common(r), uint64(0)
 	if fresh || s.dead(r) || s.succeeded(r, &ev.Flow) {
 		n.replace(now, s, r, fresh, &ev.Flow)
-		s.common(r).flags |= told // its NEW event was lost, or before our time
+		c.flags |= told // its NEW event was lost, or before our time
 	} else {
+		was = s.uncount(r, c)
 		s.merge(r, &ev.Flow, &n.scratch)
 		s.stats.Updated++
 	}
-	c := s.common(r)
 	c.seen = seconds(now)
 	c.gen = s.gen
 	c.flags = c.flags&^assumed | updated
@@ -192,6 +198,8 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 	if ev.Origin == flow.Other {
 		c.flags |= lively
 		n.enqueue(r)
+	} else {
+		s.recount(r, c, was)
 	}
 }
 
@@ -318,15 +326,18 @@ func (n *Node) deliver(now time.Duration, m *wire.Message, b body) {
 	n.heard(now, r)
 	if m.Type == wire.CTNew || fresh {
 		n.replace(now, s, r, fresh, f)
+		s.count(r, s.common(r))
 		return
 	}
 	// A message carries all its sender knows of the flow. What it does not
 	// mention is not so (any more), a cleared label for one.
+	c := s.common(r)
+	s.uncount(r, c)
 	s.save(r, f)
 	s.stats.Updated++
-	c := s.common(r)
 	c.seen = seconds(now)
 	c.gen = s.gen
+	s.count(r, c)
 }
 
 // gone ends an external entry.

@@ -77,8 +77,10 @@ func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 		h.Type = wire.CTDel
 	case c.flags&(updated|renewed) == updated:
 		h.Type = wire.CTUpd
+		n.internal.count(r, c)
 	default:
 		h.Type = wire.CTNew
+		n.internal.count(r, c)
 	}
 	n.stats.Sent[h.Type]++
 	return n.wire.AppendFlow(dst, h, &n.scratch), true
@@ -209,7 +211,9 @@ func (n *Node) feedBulk(now time.Duration) {
 	} else {
 		b.unheard += bulkChunk
 	}
-	n.internal.scan(&b.at, bulkChunk, n.offer)
+	for before := tx; tx == before && !b.at.done; tx, _ = n.engine.Pending() {
+		n.internal.scan(&b.at, bulkChunk, n.offer) // which may find none there
+	}
 	if !b.at.done || !n.bulkExpects() {
 		return
 	}

@@ -14,6 +14,11 @@ type store struct {
 	limit int
 	gen   uint8 // present generation, which wraps; see sweep.go
 	stats CacheStats
+
+	digest      digest
+	counting    bool // the digest is kept
+	windowScale bool // window scales travel
+	scratch     flow.Flow
 }
 
 // A ref names one entry of a store: the ID of its table, and the family in
@@ -81,6 +86,7 @@ const (
 	unsaid                         // a refresh changed it, and kept silent
 	assumed                        // the kernel is about to be given it, and has not spoken of it yet
 	lively                         // an event made or changed it, so a packet went through
+	counted                        // it is part of the digest
 )
 
 // kept are the attributes an entry keeps; counters and use count are not
@@ -233,8 +239,10 @@ func (s *store) unpin(r ref) {
 // remove makes an entry dead: freed now, or with its last pin. A tombstone
 // keeps its attributes, for its deletion message carries them.
 func (s *store) remove(r ref, pinned bool) {
+	c := s.common(r)
+	s.uncount(r, c)
 	if !pinned {
-		s.dropRare(s.common(r))
+		s.dropRare(c)
 	}
 	if r.is6() {
 		s.v6.Delete(r.id())
@@ -259,6 +267,7 @@ func (s *store) clear() {
 	s.v4.Clear()
 	s.v6.Clear()
 	s.rare = rareSlab{}
+	s.digest = digest{}
 }
 
 // A cursor is a place in a walk over a store: first the IPv4 table, then the

@@ -77,7 +77,7 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 	default:
 		c.gen = s.gen
 		c.flags |= told
-		if s.correct(r, f, &n.scratch) {
+		if n.correct(s, r, f) {
 			c.seen = seconds(now)
 			c.flags |= updated
 			s.stats.Updated++
@@ -91,6 +91,20 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 	case n.sweep.why == Refresh:
 		c.flags |= unsaid
 	}
+}
+
+// correct is the store's, and takes what changed out of the digest.
+func (n *Node) correct(s *store, r ref, f *flow.Flow) (changed bool) {
+	c := s.common(r)
+	if c.flags&counted == 0 {
+		return s.correct(r, f, &n.scratch)
+	}
+	was := s.hash(r)
+	if changed = s.correct(r, f, &n.scratch); changed && s.hash(r) != was {
+		c.flags &^= counted
+		s.digest.sub(was)
+	}
+	return changed
 }
 
 // EndSweep removes up to limit entries that the dump did not refresh and

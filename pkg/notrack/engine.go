@@ -27,7 +27,8 @@ type Engine struct {
 	next   uint32
 	timer  time.Duration // of the next ALIVE
 	alive  bool          // an ALIVE is to be sent,
-	resync bool          // a RESYNC
+	resync bool          // a RESYNC,
+	first  bool          // an ALIVE before everything else
 	peer   wire.Tracker
 	bulks  engine.Spaced
 	wanted bool // the owner is yet to hear of a bulk
@@ -77,6 +78,12 @@ func (e *Engine) BulkDone() {}
 // RequestResync queues one RESYNC unless one is queued already.
 func (e *Engine) RequestResync() { e.resync = true }
 
+// Alive makes an ALIVE the next message: its body is the owner's.
+func (e *Engine) Alive() { e.first = true }
+
+// InTouch reports whether anything of the peer has come.
+func (e *Engine) InTouch() bool { return e.peer.Set }
+
 // Number takes the next sequence number for a message that the owner makes
 // without an object. It leaves before everything popped later.
 func (e *Engine) Number() (seq uint32) {
@@ -91,6 +98,8 @@ func (e *Engine) Number() (seq uint32) {
 func (e *Engine) Pop(time.Duration) (engine.Frame, bool) {
 	var kind uint8
 	switch {
+	case e.first:
+		e.first, kind = false, wire.FlagALIVE
 	case e.resync:
 		e.resync, kind = false, wire.FlagRESYNC
 		e.stats.ResyncsSent++
@@ -131,7 +140,7 @@ func (e *Engine) Deadline() time.Duration {
 // there is no resend queue.
 func (e *Engine) Pending() (tx, resend int) {
 	tx = e.Len()
-	for _, control := range [...]bool{e.alive, e.resync} {
+	for _, control := range [...]bool{e.alive, e.resync, e.first} {
 		if control {
 			tx++
 		}

@@ -136,6 +136,17 @@ func (o *Options) sendable(f *flow.Flow) flow.Has {
 	return have &^ o.Without
 }
 
+// Travels returns which attributes of f AppendFlow sends.
+func (o *Options) Travels(f *flow.Flow) (has flow.Has) {
+	have := o.sendable(f)
+	for i, needs := range flowTable.needs {
+		if have&needs == needs {
+			has |= flowTable.order[i].sets
+		}
+	}
+	return has
+}
+
 // withoutContent returns the attributes of f that are not worth sending
 // though they are known, and the helper name that is too long to send.
 func withoutContent(f *flow.Flow) (not flow.Has) {
