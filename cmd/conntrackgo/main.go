@@ -65,6 +65,7 @@ func run(log *logrus.Logger) error {
 	case cmd.Kind == ctl.Daemon && !daemon.IsBackground():
 		return daemon.Background(cfg)
 	}
+	cfg.Node.Software = "conntrackgo " + build
 	return daemon.Run(context.Background(), cfg, log)
 }
 

@@ -131,6 +131,12 @@ func (d *Daemon) sayNotice(x node.Notice) {
 		d.log.Info("the other node has (re)started: exchanging all entries")
 	case node.ResyncComplete:
 		d.log.Info("resync completed: the external cache has all entries of the other node")
+	case node.TablesDiffer:
+		d.log.Warn("the external cache is not what the other node has told us: asking for all entries again")
+	case node.SettingsDiffer:
+		d.log.Warnf("CommitTimeout is %d s here and %d s on the other node: set both alike", int(d.cfg.Node.CommitTimeout.Seconds()), x.Count)
+	case node.ModesDiffer:
+		d.log.Warnf("the other node is configured for another mode than %s: nothing is synchronised", d.cfg.Node.Mode)
 	case node.ResyncGaps:
 		d.log.Warn("the other node's bulk updates keep having gaps: entries it no longer has may stay in the external cache; check the sync link and the receive buffers")
 	case node.TakenOver:

@@ -36,6 +36,7 @@ func (d *Daemon) openSync() (*syncer, error) {
 	var seed [16]byte
 	rand.Read(seed[:])
 	_, buffer := s.link.Buffers() // the other node's is as ours, as a rule
+	cfg.Node.Name = nameOf(cfg.Links, d.started)
 	cfg.Node.BulkWindow = room(buffer, datagramSize) * bulkPerDatagram
 	s.node = node.New(cfg.Node, uint32(d.started.Unix()), [2]uint64{
 		binary.NativeEndian.Uint64(seed[:8]), binary.NativeEndian.Uint64(seed[8:])})

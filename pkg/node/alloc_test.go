@@ -8,9 +8,18 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
+// newNamed is a node that says who it is. Its numbers begin as if its life had
+// lasted an hour before the next.
+func newNamed(cfg Config, name, life uint64) *Node {
+	cfg.Name = wire.NodeName{Node: name, Epoch: life}
+	cfg.Software = "conntrackgo test"
+	return New(cfg, uint32(1000*name+3600*life), [2]uint64{2*name - 1, 2 * name})
+}
+
 // pair is two nodes on a perfect link, past their handshake.
 type pair struct {
 	a, b *Node
+	cfg  Config
 	now  time.Duration
 	bufs [2][]byte
 }
@@ -25,7 +34,7 @@ func newPairOf(tb testing.TB, change func(*Config)) *pair {
 	if change != nil {
 		change(&cfg)
 	}
-	p := &pair{a: New(cfg, 1000, [2]uint64{1, 2}), b: New(cfg, 5000, [2]uint64{3, 4})}
+	p := &pair{cfg: cfg, a: newNamed(cfg, 1, 1), b: newNamed(cfg, 2, 1)}
 	for range 5 {
 		p.now += time.Second
 		p.a.Tick(p.now)

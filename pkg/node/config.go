@@ -74,6 +74,10 @@ type Config struct {
 	// DoNotRestore such that nobody writes to the kernel: of HasMark,
 	// HasHelper and HasLabels.
 	DoNotSync, DoNotRestore flow.Has
+	// Name is who this node is, and Software what it runs: it tells another
+	// conntrackgo. Without a name nothing is told.
+	Name     wire.NodeName
+	Software string
 	// Filter decides which kernel entries are replicated.
 	Filter flow.Filter
 }

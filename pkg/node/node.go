@@ -24,6 +24,7 @@ type Node struct {
 	cfg      Config
 	wire     wire.Options
 	engine   modeEngine
+	speaker  speaker  // nil if nothing is announced
 	timers   timers   // nil unless the mode has timers for each object
 	numbers  numberer // nil unless there is no internal cache
 	holder   holder   // nil unless the mode keeps the peer's order
@@ -46,6 +47,13 @@ type Node struct {
 	limits      [2]limited // by Which
 	sweepWanted bool       // see limit.go
 	flushed     bool       // the peer may hold flows that the internal cache has not
+	unread      bool       // and the kernel's table has not been read since
+	peer        peer
+	say         saying
+	mark        marking
+	hear        hearing
+	said        wire.Ext
+	untold      difference
 	notices     []Notice
 	// resyncsHeard is the number of the peer's RESYNCs that were logged.
 	resyncsHeard uint64
@@ -82,6 +90,9 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	n.engine = cfg.Mode.row().make(&n.cfg, firstSeq, seed[0]^seed[1])
 	n.timers, _ = n.engine.(timers)
 	n.holder, _ = n.engine.(holder)
+	if cfg.Name != (wire.NodeName{}) {
+		n.speaker, _ = n.engine.(speaker)
+	}
 	if cfg.DisableInternalCache {
 		n.numbers = n.engine.(numberer)
 	}
@@ -380,6 +391,7 @@ func (n *Node) Tick(now time.Duration) {
 		n.takeHeld(now)
 	}
 	n.refresh(now)
+	n.watchPeer(now)
 	n.retryResync(now)
 	n.refill(now)
 	if n.holds() {
@@ -401,7 +413,7 @@ func (n *Node) Deadline() time.Duration {
 	if n.holds() {
 		d = min(d, n.holdDeadline())
 	}
-	return d
+	return n.sayDeadline(d)
 }
 
 func seconds(now time.Duration) uint32 { return uint32(now / time.Second) }

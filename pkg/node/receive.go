@@ -12,8 +12,15 @@ import (
 // believed.
 func (n *Node) message(now time.Duration, m *wire.Message) {
 	var b body
+	var x *wire.Ext
 	if m.Type <= wire.ExpDel {
 		b = n.read(m)
+	} else if len(m.Body) > 0 {
+		var ok bool
+		if x, ok = n.extension(m); !ok {
+			n.stats.Network.badPayload()
+			return
+		}
 	}
 	var v engine.Verdict
 	if b.bad && n.holder != nil && m.Class() == wire.Data {
@@ -29,6 +36,20 @@ func (n *Node) message(now time.Duration, m *wire.Message) {
 		n.early.keep(m)
 	case engine.Deliver:
 		n.deliver(now, m, b)
+		n.taken(now, m.Seq)
+	case engine.Control:
+		if x != nil {
+			n.heardExt(now, m.Seq, x)
+		}
+		n.taken(now, m.Seq)
+	}
+}
+
+// taken notes that a message of the peer was taken.
+func (n *Node) taken(now time.Duration, seq uint32) {
+	n.peer.heard, n.peer.lastAt = true, now
+	if n.hear.open {
+		n.hearMore(seq)
 	}
 }
 

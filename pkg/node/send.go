@@ -31,6 +31,10 @@ func (n *Node) Next(now time.Duration, dst []byte, size int) []byte {
 		start := len(dst)
 		var ok bool
 		if dst, ok = n.render(now, dst); !ok {
+			if n.wantsToSay(now) {
+				n.speaker.Alive()
+				continue
+			}
 			break
 		}
 		n.out.ran = true
@@ -62,6 +66,9 @@ func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 		return dst, false
 	}
 	if !fr.Object {
+		if fr.Header.Flags&wire.FlagALIVE != 0 {
+			return n.alive(now, &fr, dst), true
+		}
 		return wire.AppendControl(dst, fr.Header), true
 	}
 	r := ref(fr.Ref)
@@ -175,6 +182,9 @@ func (n *Node) SendBulk() {
 	}
 	n.bulk = bulk{active: true}
 	n.expects.bulkAt = 0
+	if n.beginMarks(); n.mark.begin {
+		n.speaker.Alive()
+	}
 }
 
 // reading reports whether a cache is being filled from the kernel's table.
@@ -223,6 +233,7 @@ func (n *Node) feedBulk(now time.Duration) {
 		n.SendBulk()
 		return
 	}
+	n.endMarks()
 	n.engine.BulkDone()
 }
 
@@ -244,6 +255,8 @@ func (n *Node) engineEvent(now time.Duration, ev engine.Event) {
 	case engine.PeerRestarted:
 		n.notices = append(n.notices, Notice{Kind: PeerRestarted})
 		n.window.renew()
+		n.say.renew()
+		n.hear.open = false
 		n.RequestResync()
 	case engine.ResyncStarted:
 		n.beginExpiry()

@@ -28,13 +28,15 @@ func simConfig() Config {
 // scene is two whole nodes with a kernel each and a faulty link between them.
 type scene struct {
 	*sim.World
-	t      *testing.T
-	cfg    Config
-	base   uint32 // the clock's seconds when the world began
-	faults [2]*sim.Faults
-	sides  [2]*side
-	churn  int // kernel events
-	bulks  int
+	t   *testing.T
+	cfg Config
+	// nameless nodes announce nothing, as if each thought the other to be C.
+	nameless bool
+	base     uint32 // the clock's seconds when the world began
+	faults   [2]*sim.Faults
+	sides    [2]*side
+	churn    int // kernel events
+	bulks    int
 }
 
 // side is one node and the kernel it runs on.
@@ -113,7 +115,11 @@ func (p *side) start() {
 	p.Logf("%d starts", p.index)
 	p.life++
 	p.born = p.Now()
-	p.node = New(p.cfg, p.base+uint32(p.Now()/time.Second), [2]uint64{1, 2})
+	cfg := p.cfg
+	if !p.nameless {
+		cfg.Name = wire.NodeName{Node: uint64(p.index + 1), Epoch: uint64(p.life)}
+	}
+	p.node = New(cfg, p.base+uint32(p.Now()/time.Second), [2]uint64{1, 2})
 	p.events, p.awaited, p.overrun, p.sweeping, p.waiting = nil, nil, false, false, nil
 	p.flushed, p.emptied, p.blind, p.lossy, p.unheard = false, false, false, false, false
 	p.sweep(Start, nil)
@@ -500,7 +506,10 @@ type profile struct {
 	// The odds of each with every step.
 	restart, overrun, order, outage, hostile float64
 
-	config func() Config // nil: simConfig
+	config   func() Config // nil: simConfig
+	nameless bool
+	// alone: nobody asks for anything in the end, they find out by themselves.
+	alone bool
 	// asks: in the end each side forgets what it has of the other and asks.
 	asks bool
 }
@@ -513,11 +522,14 @@ var profiles = []profile{
 	{name: "all", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100},
 	{name: "strangers", hostile: 1. / 20},
 	{name: "strangers too", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, hostile: 1. / 20},
+	{name: "alone", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, alone: true},
+	{name: "nameless", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, nameless: true},
 	// ALARM is right again after anything, by refresh and expiry.
 	{name: "ALARM", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: alarmConfig},
 	// NOTRACK is right where nothing is lost, and else when asked.
 	{name: "NOTRACK", overrun: 1. / 50, config: notrackConfig},
-	{name: "NOTRACK asks", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: notrackConfig, asks: true},
+	{name: "NOTRACK asks", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: notrackConfig, nameless: true, asks: true},
+	{name: "NOTRACK alone", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: notrackConfig, alone: true},
 }
 
 func alarmConfig() Config {
@@ -565,6 +577,7 @@ func (pr *profile) play(t *testing.T, seed uint64) *scene {
 		cfg = pr.config()
 	}
 	s := newScene(t, seed, cfg)
+	s.nameless = pr.nameless
 	for i, p := range s.sides {
 		if pr.faults != nil {
 			pr.faults(s, s.faults[i])
@@ -586,7 +599,7 @@ func (pr *profile) play(t *testing.T, seed uint64) *scene {
 		*f = sim.Faults{Delay: f.Delay}
 	}
 	s.Run(s.Now() + time.Second)
-	s.tidyUp()
+	s.tidyUp(pr.alone)
 	if pr.asks {
 		s.Run(s.Now() + time.Second)
 		for _, p := range s.sides {
@@ -620,10 +633,14 @@ func (pr *profile) trouble(p *side) {
 	}
 }
 
-// tidyUp is what the operator does after his flushes.
-func (s *scene) tidyUp() {
+// tidyUp is what the operator does after his flushes. Nodes that are left alone
+// get nothing but their kernel's table.
+func (s *scene) tidyUp(alone bool) {
 	for i, p := range s.sides {
-		if p.flushed {
+		switch {
+		case p.flushed && alone:
+			p.sweep(Refresh, nil)
+		case p.flushed:
 			p.sweep(Refresh, p.sendBulk)
 		}
 		if p.unheard {
@@ -632,7 +649,7 @@ func (s *scene) tidyUp() {
 	}
 	s.Run(s.Now() + time.Second)
 	for _, p := range s.sides {
-		if p.emptied {
+		if p.emptied && !alone {
 			p.requestResync()
 		}
 	}

@@ -80,6 +80,21 @@ type Stats struct {
 	// Expired counts external entries that a complete bulk did not mention, or
 	// in ALARM that were not refreshed.
 	Expired uint64
+
+	// Extensions count what the nodes say in the body of an ALIVE.
+	Extensions ExtStats
+}
+
+// ExtStats count extensions (docs/protocol.md 11). Foreign ones are of a version or a
+// kind that we do not know.
+type ExtStats struct {
+	Sent, Received, Malformed, Foreign uint64
+	// Compared is how often our table was compared with the peer's digest, and
+	// Different how often they were not the same; Repairs are the resyncs that
+	// followed.
+	Compared, Different, Repairs uint64
+	// Retold is how often everything was sent because some of it had not been.
+	Retold uint64
 }
 
 // Stats returns a copy of all counters.
@@ -132,6 +147,13 @@ const (
 	PeerLooksNewer
 	// RoomAgain: a cache that was full is filled again.
 	RoomAgain
+	// TablesDiffer: what we have of the peer is not what it has told us, so
+	// everything is asked for.
+	TablesDiffer
+	// SettingsDiffer: the peer's CommitTimeout, in Count, is not ours.
+	SettingsDiffer
+	// ModesDiffer: the peer is configured for another mode.
+	ModesDiffer
 )
 
 // A Notice is something that happened inside the node.

@@ -122,6 +122,7 @@ func (n *Node) EndSweep(limit int) (done bool) {
 	})
 	if w.at.done {
 		n.sweep = sweep{}
+		n.unread = false
 		return true
 	}
 	return false
@@ -149,7 +150,14 @@ const (
 )
 
 func (n *Node) beginExpiry() {
-	n.expiry = expiry{gaps: n.expiry.gaps}
+	n.newPicture()
+	n.expiry.retry = 0
+}
+
+// newPicture begins a generation of what the peer has. What the one before
+// did not show stays for now.
+func (n *Node) newPicture() {
+	n.expiry.active, n.expiry.at = false, cursor{}
 	n.external.gen++
 	n.expects.external.gen++
 	n.expects.expiryAt = 0
@@ -159,9 +167,16 @@ func (n *Node) endExpiry(now time.Duration, clean bool) {
 	x := &n.expiry
 	if clean {
 		*x = expiry{active: true}
+		n.tableComplete(now)
 		n.notices = append(n.notices, Notice{Kind: ResyncComplete})
 		return
 	}
+	n.gapped(now)
+}
+
+// gapped plans to ask for everything once more.
+func (n *Node) gapped(now time.Duration) {
+	x := &n.expiry
 	x.gaps++
 	x.retry = now + min(gapPatience<<min(x.gaps-1, 16), gapPatienceMax)
 	if x.gaps == gapsWorthALine {

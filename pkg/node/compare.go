@@ -1,0 +1,100 @@
+package node
+
+import (
+	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
+)
+
+// compare is how the peer's digest of what it told us and ours of what we have
+// compare (docs/protocol.md 11.4).
+type compare struct {
+	made  bool
+	equal bool
+	at    time.Duration // of the latest comparison
+	difference
+}
+
+const (
+	// settleTime is how long after a gap nothing is compared: what was missed
+	// may be on its way.
+	settleTime = 3 * time.Second
+	// Between bulks because of a difference.
+	differPause     = 10 * time.Second
+	differPauseMost = 10 * time.Minute
+)
+
+// sayDigest puts our digest into an ALIVE, unless there is something that the
+// peer is still to be told: it is of all messages before this one.
+func (n *Node) sayDigest(now time.Duration, x *wire.Ext) {
+	s := n.internal
+	if tx, _ := n.engine.Pending(); tx > 0 || n.bulk.active || n.filling() || n.unread || n.numbers != nil || !s.counting {
+		return
+	}
+	x.Has |= wire.ExtDigest
+	x.Digest = wire.Digest{Flows: s.digest.flows, Sum: s.digest.sum}
+	n.tellUntold(now)
+}
+
+// tellUntold sends everything to a conntrackgo peer that was not told of all we
+// have: of what -R found, or a commit made. A C daemon leaves that to -B.
+func (n *Node) tellUntold(now time.Duration) {
+	u := &n.untold
+	if n.peer.name.Node == 0 || int(n.internal.digest.flows) == n.internal.live() {
+		u.differ = 0
+		return
+	}
+	if u.twice(now) {
+		n.stats.Extensions.Retold++
+		n.SendBulk()
+	}
+}
+
+// A difference that lasts is worth a bulk, ever more seldom while it comes
+// back.
+type difference struct {
+	differ int           // times in a row
+	next   time.Duration // when the next bulk may be
+	pause  time.Duration // and how long after that another
+}
+
+// twice counts a difference and reports whether a bulk is due: what differs
+// once may have been overtaken.
+func (d *difference) twice(now time.Duration) bool {
+	d.differ++
+	if d.differ < 2 || now < d.next {
+		return false
+	}
+	if now >= d.next+2*d.pause {
+		d.pause = 0
+	}
+	d.pause = min(max(2*d.pause, differPause), differPauseMost)
+	d.differ, d.next = 0, now+d.pause
+	return true
+}
+
+// heardDigest compares. Different twice in a row, and everything is asked for.
+func (n *Node) heardDigest(now time.Duration, d wire.Digest) {
+	n.watchPeer(now)
+	p, s := &n.peer, n.external
+	c := &p.compare
+	switch {
+	case n.cfg.DisableExternalCache, n.expiry.active, n.hear.open,
+		p.gaps > 0 && now-p.lostAt < settleTime,
+		s.live() >= n.cfg.HashLimit: // which refuses what the peer has
+		return
+	}
+	n.stats.Extensions.Compared++
+	c.made, c.at = true, now
+	if c.equal = d == (wire.Digest{Flows: s.digest.flows, Sum: s.digest.sum}); c.equal {
+		c.differ, p.tableAt = 0, now
+		return
+	}
+	n.stats.Extensions.Different++
+	if !c.twice(now) {
+		return
+	}
+	n.stats.Extensions.Repairs++
+	n.notices = append(n.notices, Notice{Kind: TablesDiffer, Count: int(d.Flows)})
+	n.RequestResync()
+}
