@@ -485,6 +485,9 @@ func TestEverySettingIsSet(t *testing.T) {
 	delete(unset, "Config.Node.Filter.Compiled") // set by Compile only
 	delete(unset, "Config.Kernel.Filter")        // set by the daemon
 	delete(unset, "Config.Node.BulkWindow")      // likewise
+	delete(unset, "Config.Node.Name.Node")       // likewise
+	delete(unset, "Config.Node.Name.Epoch")      // likewise
+	delete(unset, "Config.Node.Software")        // by the command
 	for name := range unset {
 		t.Errorf("no keyword sets %s", name)
 	}

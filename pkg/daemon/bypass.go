@@ -61,7 +61,7 @@ func (d *Daemon) sendTable(ctx context.Context) error {
 	if err == nil {
 		err = feed()
 	}
-	d.enter(func(n *node.Node, _ time.Duration) { n.EndTable() })
+	d.enter(func(n *node.Node, _ time.Duration) { n.EndTable(err == nil) })
 	return err
 }
 

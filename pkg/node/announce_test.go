@@ -358,3 +358,74 @@ func TestFlushedNodeSaysNothingOfItsTable(t *testing.T) {
 		}
 	})
 }
+
+// A node without an internal cache marks its kernel's table, unless reading it
+// failed.
+func TestKernelTableIsMarked(t *testing.T) {
+	p := newPairOf(t, func(c *Config) { c.Mode, c.DisableInternalCache = NOTRACK, true })
+	table := func(from, to int, complete bool) {
+		t.Helper()
+		p.a.BeginTable()
+		for i := from; i < to; i++ {
+			p.a.Kernel(p.now, event1(flow.Dumped, tcp(uint16(i), 3)))
+		}
+		p.a.EndTable(complete)
+		p.run(t, 3*time.Second, nil)
+	}
+	p.run(t, 3*time.Second, nil)
+	for _, c := range []struct {
+		from, to int
+		complete bool
+		want     int
+	}{{0, 100, true, 100}, {50, 60, false, 100}, {20, 120, true, 100}, {0, 0, true, 0}} {
+		if table(c.from, c.to, c.complete); p.b.external.live() != c.want {
+			t.Errorf("%d to %d, complete %v: %d flows, want %d", c.from, c.to, c.complete, p.b.external.live(), c.want)
+		}
+	}
+	if p.b.external.live() != 0 || p.a.mark.end {
+		t.Errorf("the last mark was not answered: %+v", p.a.mark)
+	}
+}
+
+// deafTo loses all that a node says.
+func deafTo(n *Node) func(from *Node, _ []byte) bool {
+	return func(from *Node, _ []byte) bool { return from == n }
+}
+
+// In NOTRACK nobody repeats a RESYNC that was lost: the node sees by itself that
+// it has to ask, when the peer comes late, comes again, or when something was
+// lost.
+func TestNotrackAsksByItself(t *testing.T) {
+	kernel := func(n *Node, now time.Duration, from, to int) {
+		for i := from; i < to; i++ {
+			n.Kernel(now, event1(flow.New, tcp(uint16(i), 3)))
+		}
+	}
+	p := speakers(t, NOTRACK)
+	has := func(when string, want int) {
+		t.Helper()
+		if got := p.b.external.live(); got != want || !p.b.peer.complete {
+			t.Errorf("%s: %d flows of %d, complete %v", when, got, want, p.b.peer.complete)
+		}
+	}
+	p.a, p.b = nil, newNamed(p.cfg, 2, 2)
+	p.run(t, time.Minute, nil) // asks nobody
+	p.a = newNamed(p.cfg, 1, 2)
+	kernel(p.a, 0, 0, 50)
+	p.run(t, 10*time.Second, nil)
+	has("the peer came late", 50)
+	p.a = newNamed(p.cfg, 1, 3)
+	kernel(p.a, 0, 0, 10)
+	p.run(t, 20*time.Second, nil)
+	has("the peer came again", 10)
+	kernel(p.a, p.now, 10, 30)
+	p.run(t, time.Second, deafTo(p.a))
+	p.run(t, 5*time.Second, nil)
+	has("some were lost", 30)
+	for i := range 20 {
+		p.a.Kernel(p.now, event1(flow.Destroy, tcp(uint16(i), 3)))
+	}
+	p.run(t, time.Second, deafTo(p.a))
+	p.run(t, 20*time.Second, nil)
+	has("ends were lost", 10)
+}

@@ -14,6 +14,7 @@ type direct struct {
 	// While the kernel's table is read for that: the flows an event was about.
 	// The event is newer than what was read, and may have been the end.
 	newer map[flow.Key]struct{}
+	lost  uint64 // events not sent, before it was read
 }
 
 // directLimit bounds the messages that wait for a link that takes nothing, in
@@ -136,10 +137,25 @@ func (n *Node) BeginTable() {
 	if n.direct.newer == nil {
 		n.direct.newer = make(map[flow.Key]struct{})
 	}
+	n.direct.lost = n.stats.DirectLost
+	if n.beginMarks(); n.mark.begin {
+		n.passMark()
+	}
 }
 
-// EndTable ends it.
-func (n *Node) EndTable() {
+// EndTable ends it. It is complete if all of the table was fed.
+func (n *Node) EndTable(complete bool) {
 	n.direct.newer = nil
+	if complete && n.direct.lost == n.stats.DirectLost {
+		n.endMarks()
+	}
 	n.engine.BulkDone()
+}
+
+// passMark puts an ALIVE with the mark that is due among the messages.
+func (n *Node) passMark() {
+	h, x := wire.Header{Seq: n.numbers.Number()}, &n.say.x
+	*x = wire.Ext{Has: wire.ExtNode, Node: n.cfg.Name}
+	n.sayMarks(h.Seq, x)
+	n.direct.queued = wire.AppendExt(n.direct.queued, h, x)
 }

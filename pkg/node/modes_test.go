@@ -308,7 +308,7 @@ func TestReplayWithoutCaches(t *testing.T) {
 				n.RequestResync()
 			case m.Type == wire.Control:
 				if dumping {
-					n.EndTable()
+					n.EndTable(true)
 					dumping = false
 				}
 				n.engine.Tick(time.Hour * time.Duration(i+1))
@@ -381,7 +381,7 @@ func TestWithoutInternalCache(t *testing.T) {
 	if st := n.Stats(); st.Passed[wire.CTNew] != st.Sent[wire.CTNew]-1 {
 		t.Errorf("%d of %d new flows are said to be events, want all but that of the dump", st.Passed[wire.CTNew], st.Sent[wire.CTNew])
 	}
-	n.EndTable()
+	n.EndTable(true)
 	if got := types(other(flow.Dumped, 4, 3)); !slices.Equal(got, []uint8{wire.CTNew}) {
 		t.Errorf("events before the last table matter: sent %v", got)
 	}
