@@ -73,8 +73,8 @@ func (p *pair) run(t *testing.T, d time.Duration, lose func(from *Node, b []byte
 	return said
 }
 
-// kinds are the kinds of notices that wait.
-func notices(n *Node) (kinds []NoticeKind) {
+// noticeKinds are the kinds of notices that wait.
+func noticeKinds(n *Node) (kinds []NoticeKind) {
 	for x, ok := n.NextNotice(); ok; x, ok = n.NextNotice() {
 		kinds = append(kinds, x.Kind)
 	}
@@ -97,7 +97,7 @@ func TestNodesMeet(t *testing.T) {
 			if !got.complete || !got.compare.made || !got.compare.equal {
 				t.Errorf("table received %v, compared %+v", got.complete, got.compare)
 			}
-			if k := notices(n); slices.Contains(k, SettingsDiffer) || slices.Contains(k, TablesDiffer) {
+			if k := noticeKinds(n); slices.Contains(k, SettingsDiffer) || slices.Contains(k, TablesDiffer) {
 				t.Errorf("notices %v", k)
 			}
 		}
@@ -182,7 +182,7 @@ func TestSettingsAreCompared(t *testing.T) {
 			p.b = newNamed(cfg, 2, 2)
 			p.run(t, 3*time.Minute, nil)
 			count := 0
-			for _, k := range notices(p.a) {
+			for _, k := range noticeKinds(p.a) {
 				if k == SettingsDiffer || k == ModesDiffer {
 					count++
 					if k != c.want {
@@ -237,14 +237,14 @@ func TestDriftIsRepaired(t *testing.T) {
 				if got := p.b.stats.Extensions; got.Compared == 0 || got.Different != 0 {
 					t.Fatalf("before: %+v", got)
 				}
-				notices(p.b)
+				noticeKinds(p.b)
 				spoil(p.b)
 				p.run(t, 2*sayEvery+2*time.Second, nil)
 				if a, b := p.a.internal.digest, p.b.external.digest; a != b || b.flows != 100 {
 					t.Fatalf("told %v, the peer has %v", a, b)
 				}
 				x := p.b.stats.Extensions
-				if x.Repairs != 1 || !slices.Contains(notices(p.b), TablesDiffer) {
+				if x.Repairs != 1 || !slices.Contains(noticeKinds(p.b), TablesDiffer) {
 					t.Errorf("counted %+v", x)
 				}
 				p.run(t, time.Minute, nil)
