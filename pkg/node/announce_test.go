@@ -73,14 +73,6 @@ func (p *pair) run(t *testing.T, d time.Duration, lose func(from *Node, b []byte
 	return said
 }
 
-// noticeKinds are the kinds of notices that wait.
-func noticeKinds(n *Node) (kinds []NoticeKind) {
-	for x, ok := n.NextNotice(); ok; x, ok = n.NextNotice() {
-		kinds = append(kinds, x.Kind)
-	}
-	return kinds
-}
-
 func TestNodesMeet(t *testing.T) {
 	speaking(t, func(t *testing.T, mode Mode) {
 		p := speakers(t, mode)
