@@ -76,6 +76,9 @@ type Config struct {
 	// CoalesceTime bounds how long events may wait to be sent together when
 	// there are many. Zero: every event is sent at once.
 	CoalesceTime time.Duration
+	// ReadyFile is the path of the file that says whether this node is ready to
+	// take over. Empty: none.
+	ReadyFile string
 	// HelperSections is the number of Helper blocks. They are accepted and
 	// not run.
 	HelperSections int

@@ -109,6 +109,7 @@ func effects() (list []effect) {
 	for text, want := range map[string]time.Duration{"0": 0, "250": 250 * time.Microsecond, "100000": 100 * time.Millisecond} {
 		add("Conntrackgo/CoalesceTime", "Conntrackgo { |CoalesceTime "+text+" | }", func(c *Config) { c.CoalesceTime = want })
 	}
+	add("Conntrackgo/ReadyFile", "Conntrackgo { |ReadyFile /run/ready | }", func(c *Config) { c.ReadyFile = "/run/ready" })
 	add("Conntrackgo/ReturnToDefault", "Conntrackgo { |ReturnToDefault on | }", func(c *Config) { c.ReturnToDefault = true })
 	inject := func(hold time.Duration) func(c *Config) {
 		return func(c *Config) { c.Node.DisableExternalCache, c.Node.Hold = true, hold }

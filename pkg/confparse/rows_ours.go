@@ -44,6 +44,12 @@ var ourRows = []row{
 		help:   "Of several links: go back to the one marked Default, else the first, once it has been up for ten seconds. If it fails again soon, the next return waits twice as long, up to ten minutes. The C daemon stays where it is, and follows.",
 	},
 	{
+		in: "Conntrackgo", words: "ReadyFile", arg: path,
+		set:    setPath(func(c *Config) *string { return &c.ReadyFile }, maxPath),
+		absent: "none",
+		help:   "A file for keepalived's track_file: `0` in it says that this node is ready to take over, for it has all that the other node knows; `1` that it is not, which is so from the start until then, and after the end. Track it with a weight, as -20, and not with 0: of two nodes one of which has never met the other, somebody must be primary. At most 256 bytes.",
+	},
+	{
 		in: "Conntrackgo", words: "HoldInjected", arg: boolean,
 		set: func(b *builder, v value) error {
 			b.hold.on, b.hold.pos = v.on, v.pos

@@ -45,6 +45,7 @@ func (d *Daemon) requests() []ctl.Request {
 		{Code: 36, Flag: "-s queue", Handle: d.report(d.queueReport)},
 		{Code: 21, Flag: "-s, -s ct", Help: "show statistics", Handle: d.report(d.generalReport)},
 		{Code: 37, Flag: "-s expect", Handle: d.ifExpects(d.report(d.expectReport))},
+		{Code: codeHealth, Flag: "-s health", Handle: d.report(d.healthReport)},
 		{Code: 44, Flag: "-R", Help: "resync with kernel conntrack table", Handle: then(d.onRefresh, d.ifExpects(d.onRefreshExpects))},
 		{Code: 1, Flag: "-R ct", Handle: d.onRefresh},
 		{Code: 39, Flag: "-R expect", Handle: d.ifExpects(d.onRefreshExpects)},
@@ -53,6 +54,10 @@ func (d *Daemon) requests() []ctl.Request {
 		{Code: 26, Flag: "-t", Help: "reset the kernel timers (purge zombie entries after PurgeTimeout)", Handle: d.onPurge},
 	}
 }
+
+// codeHealth is ours: the C daemon's numbers end at 48, and what it does not
+// know it answers with nothing.
+const codeHealth = 1000
 
 type handler = func(ctx context.Context, w io.Writer) error
 

@@ -79,7 +79,7 @@ func (n *Node) heardDigest(now time.Duration, d wire.Digest) {
 	p, s := &n.peer, n.external
 	c := &p.compare
 	switch {
-	case n.cfg.DisableExternalCache, n.expiry.active, n.hear.open,
+	case n.cfg.DisableExternalCache, n.expiry.active, n.hear.open, !s.counting, !p.alike(n.settings()),
 		p.gaps > 0 && now-p.lostAt < settleTime,
 		s.live() >= n.cfg.HashLimit: // which refuses what the peer has
 		return
@@ -87,7 +87,7 @@ func (n *Node) heardDigest(now time.Duration, d wire.Digest) {
 	n.stats.Extensions.Compared++
 	c.made, c.at = true, now
 	if c.equal = d == (wire.Digest{Flows: s.digest.flows, Sum: s.digest.sum}); c.equal {
-		c.differ, p.tableAt = 0, now
+		c.differ, p.complete, p.tableAt = 0, true, now
 		return
 	}
 	n.stats.Extensions.Different++

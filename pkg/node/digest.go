@@ -23,8 +23,14 @@ type digest struct {
 func (d *digest) add(hash uint64) { d.flows, d.sum = d.flows+1, d.sum+hash }
 func (d *digest) sub(hash uint64) { d.flows, d.sum = d.flows-1, d.sum-hash }
 
-// digested makes a store keep a digest. Window scales travel or not.
-func (s *store) digested(windowScale bool) { s.counting, s.windowScale = true, windowScale }
+// digested makes a store keep a digest of what travels with the options o. What
+// becomes of a flow on its way through an old version is not followed.
+func (s *store) digested(o wire.Options) {
+	s.counting, s.travel, s.marks = o.Peer == wire.Since147, o, ^uint64(0)
+	if o.Without.Has(flow.HasMark) {
+		s.marks = ^uint64(0xffffffff)
+	}
+}
 
 // count adds an entry to the digest of its store.
 func (s *store) count(r ref, c *common) {
@@ -62,14 +68,14 @@ func (s *store) hash(r ref) (h uint64) {
 		k, e := s.v6.At(r.id())
 		h = fold(be64(k.src[:4], k.src[4:8])^h2, be64(k.src[8:12], k.src[12:])^h3) +
 			fold(be64(k.dst[:4], k.dst[4:8])^h4, be64(k.dst[8:12], k.dst[12:])^h5)
-		where, what := e.words(s.windowScale, k.zone, k.proto)
-		h = fold(h^h0, fold(where^uint64(k.sport)<<48^uint64(k.dport)<<32^h1, what^h2))
+		where, what := e.words(s.travel.WindowScale, k.zone, k.proto)
+		h = fold(h^h0, fold(where^uint64(k.sport)<<48^uint64(k.dport)<<32^h1, what&s.marks^h2))
 		rare = e.rare
 	} else {
 		k, e := s.v4.At(r.id())
 		h = be64(k.src[:], k.dst[:]) + e.nat.hash(e.status, k.proto)
-		where, what := e.words(s.windowScale, k.zone, k.proto)
-		h = fold(h^h0, fold(where^uint64(k.sport)<<48^uint64(k.dport)<<32^h1, what^h2))
+		where, what := e.words(s.travel.WindowScale, k.zone, k.proto)
+		h = fold(h^h0, fold(where^uint64(k.sport)<<48^uint64(k.dport)<<32^h1, what&s.marks^h2))
 		rare = e.rare
 	}
 	if rare != 0 {
@@ -142,8 +148,7 @@ func fold(a, b uint64) uint64 {
 func (s *store) hashRare(r ref) (h uint64) {
 	f := &s.scratch
 	s.load(r, f)
-	o := wire.Options{WindowScale: s.windowScale}
-	has := o.Travels(f)
+	has := s.travel.Travels(f)
 	add := func(mask flow.Has, a, b uint64) {
 		if has&mask != 0 && a|b != 0 {
 			h += fold(a^h4^uint64(mask), b^h5)

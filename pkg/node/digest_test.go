@@ -54,10 +54,13 @@ func anyFlow(r *rand.Rand, family uint8) flow.Flow {
 func TestHashSurvivesTheWire(t *testing.T) {
 	families(t, func(t *testing.T, family uint8) {
 		r := rand.New(rand.NewPCG(11, uint64(family)))
-		for _, o := range []wire.Options{{}, {WindowScale: true}, {OmitTimeout: true, WindowScale: true}} {
+		for _, o := range []wire.Options{{}, {WindowScale: true}, {OmitTimeout: true, WindowScale: true},
+			{Without: flow.HasMark}, {Without: flow.HasLabels | flow.HasHelper}} {
 			internal, external := testStore(1<<20), testStore(1<<20)
-			internal.digested(o.WindowScale)
-			external.digested(true)
+			internal.digested(o)
+			theirs := o
+			theirs.WindowScale = true
+			external.digested(theirs)
 			for range 5000 {
 				f := anyFlow(r, family)
 				g := travelled(t, &o, &f)
@@ -80,7 +83,7 @@ func TestHashTellsFlowsApart(t *testing.T) {
 		o := wire.Options{WindowScale: true, OmitTimeout: true}
 		seen := map[uint64]flow.Flow{}
 		s := testStore(1 << 20)
-		s.digested(true)
+		s.digested(o)
 		base := anyFlow(r, family)
 		for i := range 30000 {
 			if i%20 == 0 {

@@ -54,6 +54,7 @@ type Node struct {
 	hear        hearing
 	said        wire.Ext
 	untold      difference
+	sent        clock
 	notices     []Notice
 	// resyncsHeard is the number of the peer's RESYNCs that were logged.
 	resyncsHeard uint64
@@ -81,8 +82,10 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 		expects:  newExpectations(cfg.HashLimit, seed),
 	}
 	if cfg.Mode.Resyncs() {
-		n.internal.digested(cfg.TCPWindowTracking)
-		n.external.digested(true) // of the other node's they have come
+		n.internal.digested(n.wire)
+		theirs := n.wire
+		theirs.WindowScale = true // if they have come
+		n.external.digested(theirs)
 	}
 	n.cfg.Filter.Compile()
 	n.release = n.released

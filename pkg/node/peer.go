@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -18,9 +19,11 @@ type speaker interface {
 // peer is what we know of the other node. What only a conntrackgo peer says is
 // zero of a C peer.
 type peer struct {
-	heard   bool          // any message that was taken
-	lastAt  time.Duration // when the latest came
-	contact bool          // it has answered
+	heard     bool          // any message that was taken
+	firstAt   time.Duration // when the first came,
+	lastAt    time.Duration // and the latest
+	contact   bool          // it has answered
+	resyncing bool          // we have asked for everything
 
 	name     wire.NodeName // zero: it is no conntrackgo, or has not said so yet
 	saidAt   time.Duration // when it said so last
@@ -143,12 +146,16 @@ func (n *Node) checkSettings() {
 // settings are ours, as they are announced.
 func (n *Node) settings() wire.Settings {
 	s := wire.Settings{
-		Capabilities:  wire.CanMarks | wire.CanDigest,
+		Capabilities:  wire.CanMarks,
 		CommitTimeout: uint32(n.cfg.CommitTimeout / time.Second),
 		HashLimit:     uint32(n.cfg.HashLimit),
 		Mode:          uint8(n.cfg.Mode),
 	}
-	for i, on := range [...]bool{n.cfg.ExpectationSync, n.cfg.TCPWindowTracking, n.cfg.DisableInternalCache, n.cfg.DisableExternalCache} {
+	if n.internal.counting {
+		s.Capabilities |= wire.CanDigest
+	}
+	for i, on := range [...]bool{n.cfg.ExpectationSync, n.cfg.TCPWindowTracking, n.cfg.DisableInternalCache, n.cfg.DisableExternalCache,
+		n.cfg.DoNotSync.Has(flow.HasMark), n.cfg.DoNotSync.Has(flow.HasHelper), n.cfg.DoNotSync.Has(flow.HasLabels)} {
 		if on {
 			s.Flags |= 1 << i
 		}
@@ -156,15 +163,26 @@ func (n *Node) settings() wire.Settings {
 	return s
 }
 
+// alike reports whether both nodes leave the same out of what they send.
+func (p *peer) alike(ours wire.Settings) bool {
+	const without = wire.SettingNoMark | wire.SettingNoHelper | wire.SettingNoLabels
+	return p.settings.Mode != 0 && (p.settings.Flags^ours.Flags)&without == 0
+}
+
 // watchPeer looks, now and then, at what the mode counts: whether the peer is
 // there, and whether messages of it were lost. In a mode that repeats nothing
 // everything is asked for after that, ever more seldom while it goes on.
 func (n *Node) watchPeer(now time.Duration) {
-	if n.speaker == nil {
+	n.sent.note(now)
+	p := &n.peer
+	touch, ok := n.engine.(speaker)
+	if !ok { // ALARM: nobody answers
+		if p.contact = p.heard; p.heard && now-p.firstAt > n.cfg.RefreshTime+time.Second {
+			n.tableComplete(p.lastAt)
+		}
 		return
 	}
-	p := &n.peer
-	contact := n.speaker.InTouch()
+	contact := touch.InTouch()
 	if contact && !p.contact && !n.cfg.Mode.row().acknowledged && now >= contactGrace {
 		n.askAgain(now, !p.complete) // nobody was there when we asked
 	}
@@ -176,10 +194,18 @@ func (n *Node) watchPeer(now time.Duration) {
 			n.gapped(now)
 		}
 	}
+	if !p.complete && contact && p.name == (wire.NodeName{}) && !n.cfg.Mode.row().acknowledged &&
+		now-p.firstAt > quietPeriod && now-p.lostAt > quietPeriod && n.expiry.retry == 0 {
+		n.tableComplete(now)
+	}
 	if n.expiry.gaps > 0 && n.expiry.retry == 0 && now-p.lostAt > gapPatienceMax {
 		n.expiry.gaps = 0
 	}
 }
+
+// quietPeriod is how long nothing must have been lost until the table of a C
+// peer counts as received where nobody says so. Nothing is removed for it.
+const quietPeriod = 8 * time.Second
 
 // contactGrace is how long the peer may take to answer the RESYNC of our start.
 const contactGrace = 2 * time.Second

@@ -47,7 +47,11 @@ func (n *Node) message(now time.Duration, m *wire.Message) {
 
 // taken notes that a message of the peer was taken.
 func (n *Node) taken(now time.Duration, seq uint32) {
-	n.peer.heard, n.peer.lastAt = true, now
+	p := &n.peer
+	if !p.heard {
+		p.heard, p.firstAt = true, now
+	}
+	p.lastAt = now
 	if n.hear.open {
 		n.hearMore(seq)
 	}

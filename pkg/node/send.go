@@ -65,6 +65,7 @@ func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 	if !ok {
 		return dst, false
 	}
+	n.sent.newest = fr.Header.Seq
 	if !fr.Object {
 		if fr.Header.Flags&wire.FlagALIVE != 0 {
 			return n.alive(now, &fr, dst), true
@@ -259,8 +260,10 @@ func (n *Node) engineEvent(now time.Duration, ev engine.Event) {
 		n.hear.open = false
 		n.RequestResync()
 	case engine.ResyncStarted:
+		n.peer.resyncing = true
 		n.beginExpiry()
 	case engine.ResyncComplete:
+		n.peer.resyncing = false
 		n.hold.listen = listen{}
 		n.endExpiry(now, ev.Clean)
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"github.com/conntrackgo/conntrackgo/pkg/cache"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 // A store is one cache of flows: an IPv4 and an IPv6 table of packed,
@@ -15,10 +16,11 @@ type store struct {
 	gen   uint8 // present generation, which wraps; see sweep.go
 	stats CacheStats
 
-	digest      digest
-	counting    bool // the digest is kept
-	windowScale bool // window scales travel
-	scratch     flow.Flow
+	digest   digest
+	counting bool         // the digest is kept
+	travel   wire.Options // and what of a flow is in it;
+	marks    uint64       // of its mark
+	scratch  flow.Flow
 }
 
 // A ref names one entry of a store: the ID of its table, and the family in

@@ -99,6 +99,9 @@ const (
 	SettingWindowTracking                   // TCPWindowTracking
 	SettingNoInternal                       // DisableInternalCache
 	SettingNoExternal                       // DisableExternalCache
+	SettingNoMark                           // DoNotSync
+	SettingNoHelper
+	SettingNoLabels
 )
 
 // The bits of Settings.Capabilities.
