@@ -74,14 +74,17 @@ type syncer struct {
 	size   int
 	closed bool
 
-	turns    atomic.Uint64 // of the loop; see watchdog
-	overrun  chan struct{} // events were lost
-	lost     atomic.Uint64 // how often
-	mended   atomic.Uint64 // of which made up for
-	table    chan struct{} // the node wants the kernel's table sent
-	refill   chan struct{} // the internal cache has room again
-	resync   sync.Mutex    // one dump of the kernel's table at a time
-	commitMu sync.Mutex    // guards the commit writer
+	turns   atomic.Uint64 // of the loop; see watchdog
+	overrun chan struct{} // events were lost
+	lost    atomic.Uint64 // how often
+	mended  atomic.Uint64 // of which made up for
+	table   chan struct{} // the node wants the kernel's table sent
+	// isReady says that this node could take over; readiness that it changed.
+	isReady   atomic.Bool
+	readiness chan struct{}
+	refill    chan struct{} // the internal cache has room again
+	resync    sync.Mutex    // one dump of the kernel's table at a time
+	commitMu  sync.Mutex    // guards the commit writer
 	// assuming is held for reading from when the node assumes something of the
 	// kernel until it is true: a sweep that began in between would refute it.
 	assuming sync.RWMutex
@@ -167,6 +170,7 @@ func (d *Daemon) open() (err error) {
 			return err
 		}
 	}
+	d.writeReady(false)
 	setScheduler(d.log, d.cfg.Scheduler)
 	if d.cfg.Sync {
 		d.sync, err = d.openSync()
@@ -201,6 +205,7 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 	if d.sync != nil {
 		g.Go(d.run)
 		g.Go(func() error { return d.repair(ctx) })
+		g.Go(func() error { return d.keepReady(ctx) })
 		g.Go(func() error { return d.refill(ctx) })
 		if d.polling() {
 			g.Go(func() error { return d.poll(ctx) })
@@ -248,6 +253,7 @@ func (d *Daemon) close() {
 		d.listener.Close()
 	}
 	if d.lock != nil {
+		d.writeReady(false)
 		if err := d.lock.Unlock(); err != nil {
 			d.log.Errorf("%v", err)
 		}

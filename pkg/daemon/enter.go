@@ -69,6 +69,7 @@ func (d *Daemon) drain(now time.Duration) (inject bool) {
 		inject = s.inject.take(s.node)
 	}
 	d.sayNotices()
+	s.sayReady(s.node.Ready())
 	if s.node.TableWanted() {
 		notice(s.table)
 	}

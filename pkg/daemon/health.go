@@ -58,6 +58,8 @@ func appendHealth(dst []byte, h *node.Health, st *node.Stats, dropped uint64) []
 		{"peer-restarts", st.Engine.PeerRestarts},
 		{"resend-overflows", st.Engine.ResendOverflow},
 		{"receive-overflows", dropped},
+		{"announcements-sent", st.Extensions.Sent},
+		{"announcements-received", st.Extensions.Received},
 		{"digests-compared", st.Extensions.Compared},
 		{"digests-different", st.Extensions.Different},
 		{"repairs", st.Extensions.Repairs},

@@ -55,6 +55,7 @@ func TestHealthText(t *testing.T) {
 	st := node.Stats{}
 	st.Engine.Lost, st.Engine.ResyncsSent, st.Engine.ResyncsReceived = 10, 11, 12
 	st.Engine.PeerRestarts, st.Engine.ResendOverflow = 13, 14
+	st.Extensions.Sent, st.Extensions.Received = 20, 21
 	st.Extensions.Compared, st.Extensions.Different, st.Extensions.Repairs, st.Extensions.Retold = 15, 16, 17, 18
 	want := `mode: FTFW
 ready: yes
@@ -84,6 +85,8 @@ resyncs-received: 12
 peer-restarts: 13
 resend-overflows: 14
 receive-overflows: 19
+announcements-sent: 20
+announcements-received: 21
 digests-compared: 15
 digests-different: 16
 repairs: 17

@@ -18,6 +18,7 @@ const (
 	saidPoll
 	saidRefused
 	saidLink
+	saidReady
 	saidNotice
 )
 
@@ -32,6 +33,7 @@ var saidKinds = [...]struct {
 	saidPoll:    {3, "polling the conntrack table"},
 	saidRefused: {5, "entries that the kernel refused"},
 	saidLink:    {10, "the dedicated link"},
+	saidReady:   {3, "the ready file"},
 	saidNotice:  {5, "the other node"},
 }
 

@@ -81,7 +81,7 @@ func (n *Node) heardDigest(now time.Duration, d wire.Digest) {
 	switch {
 	case n.cfg.DisableExternalCache, n.expiry.active, n.hear.open, !s.counting, !p.alike(n.settings()),
 		p.gaps > 0 && now-p.lostAt < settleTime,
-		s.live() >= n.cfg.HashLimit: // which refuses what the peer has
+		n.limits[External].full: // and refuses what the peer has
 		return
 	}
 	n.stats.Extensions.Compared++
