@@ -12,14 +12,14 @@ import (
 func TestHealth(t *testing.T) {
 	speaking(t, func(t *testing.T, mode Mode) {
 		p := speakers(t, mode)
-		b := p.b
 		p.a, p.b = nil, newNamed(p.cfg, 2, 2)
+		b := p.b
 		p.now = 0
 		p.run(t, 10*time.Second, nil)
 		if h := p.b.Health(p.now); h.Ready || h.InStep || h.Contact || h.Heard || h.Complete {
 			t.Fatalf("alone: %+v", h)
 		}
-		p.a, b = newNamed(p.cfg, 1, 2), p.b
+		p.a = newNamed(p.cfg, 1, 2)
 		flowsOf(p, p.a, 0, 100)
 		p.run(t, 15*time.Second, nil)
 		for _, n := range []*Node{p.a, b} {
