@@ -15,7 +15,7 @@ import (
 // machineID is the file of systemd and D-Bus that names an installation.
 const machineID = "/etc/machine-id"
 
-// nameOf names this node and its life (docs/protocol.md 11.1). The name is made
+// nameOf names this node and its life (docs/protocol.md 12.1). The name is made
 // of what does not change with a restart and is another one on the other node:
 // the installation, which may be a copy, and what its links have on the wire,
 // which cannot be. No file needs to be kept for it.

@@ -8,7 +8,7 @@ import (
 )
 
 // saying is when and what we tell the other node in the body of an ALIVE
-// (docs/protocol.md 11). Its loss only delays: what matters is said again.
+// (docs/protocol.md 12). Its loss only delays: what matters is said again.
 type saying struct {
 	next   time.Duration // when to say something
 	full   time.Duration // when to say everything

@@ -7,7 +7,7 @@ import (
 )
 
 // compare is how the peer's digest of what it told us and ours of what we have
-// compare (docs/protocol.md 11.4).
+// compare (docs/protocol.md 12.4).
 type compare struct {
 	made  bool
 	equal bool

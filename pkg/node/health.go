@@ -6,7 +6,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
-// Health is how far this node and its peer are in step (docs/protocol.md 11.5).
+// Health is how far this node and its peer are in step (docs/protocol.md 12.5).
 // Times that end in Age are how long ago something was; they mean nothing where
 // it has not been.
 type Health struct {

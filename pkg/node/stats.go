@@ -85,7 +85,7 @@ type Stats struct {
 	Extensions ExtStats
 }
 
-// ExtStats count extensions (docs/protocol.md 11). Foreign ones are of a version or a
+// ExtStats count extensions (docs/protocol.md 12). Foreign ones are of a version or a
 // kind that we do not know.
 type ExtStats struct {
 	Sent, Received, Malformed, Foreign uint64

@@ -6,7 +6,7 @@ import (
 )
 
 // The extension is what two conntrackgo nodes tell each other in the body of an
-// ALIVE (docs/protocol.md 11). A C receiver skips the body. It has a magic
+// ALIVE (docs/protocol.md 12). A C receiver skips the body. It has a magic
 // number, a version and items: one byte of type, one of length, the value.
 const (
 	extMagic   = 0xc70f6e80
@@ -33,7 +33,7 @@ var (
 	ErrExt   = errors.New("parse extension: malformed")
 )
 
-// The items (docs/protocol.md 11.1). Numbers are never used again. Those that
+// The items (docs/protocol.md 12.1). Numbers are never used again. Those that
 // are reserved have no row yet.
 const (
 	extNode      = 0x01
