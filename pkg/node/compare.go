@@ -40,6 +40,9 @@ func (n *Node) sayDigest(now time.Duration, x *wire.Ext) {
 // have: of what -R found, or a commit made. A C daemon leaves that to -B.
 func (n *Node) tellUntold(now time.Duration) {
 	u := &n.untold
+	if n.holds() { // a standby does not claim all that it has
+		return
+	}
 	if n.peer.name.Node == 0 || int(n.internal.digest.flows) == n.internal.live() {
 		u.differ = 0
 		return
