@@ -148,7 +148,7 @@ func (n *Node) FlushInternal() {
 		s.scan(&c, flushChunk, n.drop)
 	}
 	n.flushed, n.unread = true, n.numbers == nil // else the kernel is asked each time
-	n.limits[Internal].full = false // it is wanted empty
+	n.limits[Internal].full = false              // it is wanted empty
 	n.sweep.at, n.bulk.at = cursor{}, cursor{}
 	n.expects.bulkAt = 0
 }
