@@ -71,12 +71,19 @@ func wallUses(path string) (uses []string, err error) {
 	}
 	timed := slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"time"` })
 	ast.Inspect(file, func(n ast.Node) bool {
-		s, ok := n.(*ast.SelectorExpr)
-		if !ok {
-			return true
-		}
-		if s.Sel.Name == "CLOCK_REALTIME" || timed && slices.Contains(wallMethods, s.Sel.Name) {
-			uses = append(uses, s.Sel.Name)
+		switch n := n.(type) {
+		case *ast.SelectorExpr:
+			if n.Sel.Name == "CLOCK_REALTIME" {
+				uses = append(uses, n.Sel.Name)
+			}
+		case *ast.CallExpr:
+			s, ok := n.Fun.(*ast.SelectorExpr)
+			if !ok || !timed || !slices.Contains(wallMethods, s.Sel.Name) {
+				return true
+			}
+			if _, literal := s.X.(*ast.CompositeLit); !literal { // a type of ours
+				uses = append(uses, s.Sel.Name)
+			}
 		}
 		return true
 	})
