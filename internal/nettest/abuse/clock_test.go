@@ -17,10 +17,11 @@ import (
 // deadlines use it. So a step of the clock changes nothing but what is printed,
 // and the first sequence number of the next life, see TestClockBack.
 var wallClock = map[string][]string{
-	"pkg/daemon/sync.go": {"Unix"},   // the first sequence number
-	"pkg/daemon/log.go":  {"Format"}, // dates in the log
-	"pkg/flow/text.go":   {"Unix"},   // ages in a dump, from the kernel's time stamps
-	"pkg/kernel/dump.go": {"Unix"},   // a deadline long ago, that ends a read now
+	"pkg/daemon/sync.go": {"Unix"},     // the first sequence number
+	"pkg/daemon/log.go":  {"Format"},   // dates in the log
+	"pkg/daemon/name.go": {"UnixNano"}, // what a life is called
+	"pkg/flow/text.go":   {"Unix"},     // ages in a dump, from the kernel's time stamps
+	"pkg/kernel/dump.go": {"Unix"},     // a deadline long ago, that ends a read now
 }
 
 // wallMethods are the methods of a time.Time that ask for the time of day, or
