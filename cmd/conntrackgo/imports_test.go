@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"alarm":     {"wire", "engine"},
 	"notrack":   {"wire", "engine"},
 	"node":      {"flow", "wire", "engine", "ftfw", "alarm", "notrack", "cache"},
-	"confparse": {"flow", "kernel", "link", "node"},
+	"confparse": {"flow", "kernel", "link", "node", "wire"},
 }
 
 // notInCore are the beginnings of import paths that mean I/O, chance or locks.
