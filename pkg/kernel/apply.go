@@ -81,6 +81,7 @@ type slot struct {
 	answered bool     // in the present send
 	clashed  bool     // the kernel said EEXIST
 	looked   bool     // have is known
+	same     bool     // what a commit found has the very tuples that it shall have
 	removed  bool     // something was deleted to make room
 	drop     flow.Has // not written
 	have     existing

@@ -168,8 +168,10 @@ func (s *slot) afterChange(f *flow.Flow, errno syscall.Errno) step {
 		return s.step // no rule uses labels here or the kernel knows none
 	case errno == unix.ENOMEM || errno == unix.ENOBUFS || errno == unix.EAGAIN || errno == unix.EINTR:
 		return stepDone
-	case (errno == unix.EBUSY || errno == unix.EPERM) && !s.looked:
-		return stepLook // the status tells what it insists on
+	case !s.looked:
+		return stepLook // the status tells what the kernel insists on, and the tuples whose it is
+	case s.same:
+		return stepDone // it works as it is, and a new one might be refused too
 	}
 	return stepRemove
 }
@@ -206,6 +208,7 @@ func (w *Writer) saw(s *slot, r *Result, f *flow.Flow) {
 		return
 	}
 	s.looked = true
+	s.same = w.kind == kindCommit && sameTuples(&w.found, f)
 	switch {
 	case !sameTuples(&w.found, f):
 		s.to(r, stepRemove)
