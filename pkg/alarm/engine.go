@@ -119,6 +119,9 @@ const never = time.Duration(1 << 62)
 // Pending returns the length of the transmit queue; there is no resend queue.
 func (e *Engine) Pending() (tx, resend int) { return e.Len(), 0 }
 
+// NextSeq returns the number of the next message.
+func (e *Engine) NextSeq() uint32 { return e.next }
+
 // Stats returns a copy of the counters. Lost and Before stay zero: nobody looks
 // at numbers.
 func (e *Engine) Stats() engine.Stats { return e.stats }

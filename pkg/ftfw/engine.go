@@ -152,6 +152,9 @@ func (e *Engine) Unanswered(now time.Duration) time.Duration {
 	return now - e.out.answered
 }
 
+// NextSeq returns the number of the next message.
+func (e *Engine) NextSeq() uint32 { return e.out.next }
+
 // Stats returns a copy of the counters.
 func (e *Engine) Stats() Stats {
 	s := e.stats

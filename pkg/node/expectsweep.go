@@ -59,7 +59,7 @@ func (n *Node) expectDumped(now time.Duration, x *flow.Expect) {
 		s.at(id).flags |= told
 	}
 	switch {
-	case w.why == Repair, n.bulk.active:
+	case w.why >= Repair, n.bulk.active:
 		n.enqueueExpect(id)
 	case w.why == Refresh:
 		s.at(id).flags |= unsaid

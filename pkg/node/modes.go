@@ -62,6 +62,7 @@ type modeEngine interface {
 	Tick(now time.Duration)
 	Deadline() time.Duration
 
+	NextSeq() uint32
 	Stats() engine.Stats
 	ResendQueue() iter.Seq[engine.Resendable]
 }

@@ -44,6 +44,7 @@ type Node struct {
 	expiry      expiry
 	commit      commit
 	hold        hold
+	restored    restored
 	limits      [2]limited // by Which
 	sweepWanted bool       // see limit.go
 	flushed     bool       // the peer may hold flows that the internal cache has not
@@ -158,6 +159,9 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 	if r == none {
 		return
 	}
+	if !fresh {
+		n.refound(n.internal.common(r), flow.New)
+	}
 	n.replace(now, n.internal, r, fresh, &ev.Flow)
 	n.watch(now, r)
 	if ev.Origin == flow.Other {
@@ -171,7 +175,7 @@ func (n *Node) created(now time.Duration, ev *flow.Event) {
 func (n *Node) replace(now time.Duration, s *store, r ref, fresh bool, f *flow.Flow) {
 	c := s.common(r)
 	s.uncount(r, c)
-	flags := c.flags &^ (updated | assumed | lively)
+	flags := c.flags &^ (updated | assumed | lively | found)
 	if flags&told != 0 {
 		flags |= renewed
 	}
@@ -201,6 +205,7 @@ func (n *Node) changed(now time.Duration, ev *flow.Event) {
 		n.replace(now, s, r, fresh, &ev.Flow)
 		c.flags |= told // its NEW event was lost, or before our time
 	} else {
+		n.refound(s.common(r), flow.Update)
 		was = s.uncount(r, c)
 		s.merge(r, &ev.Flow, &n.scratch)
 		s.stats.Updated++
@@ -290,6 +295,7 @@ func (n *Node) enqueue(r ref) {
 // Datagram takes what one datagram of the peer holds. Nothing of b is kept.
 func (n *Node) Datagram(now time.Duration, b []byte) {
 	n.hold.heard = now
+	n.hearRestored(now)
 	for len(b) > 0 {
 		m, rest, err := wire.Next(b)
 		b = rest
@@ -395,6 +401,7 @@ func (n *Node) Tick(now time.Duration) {
 	}
 	n.refresh(now)
 	n.watchPeer(now)
+	n.endRestored(now)
 	n.retryResync(now)
 	n.refill(now)
 	if n.holds() {
@@ -415,6 +422,9 @@ func (n *Node) Deadline() time.Duration {
 	}
 	if n.holds() {
 		d = min(d, n.holdDeadline())
+	}
+	if n.restored.until != 0 {
+		d = min(d, n.restored.until)
 	}
 	return n.sayDeadline(d)
 }

@@ -189,7 +189,7 @@ func (n *Node) SendBulk() {
 }
 
 // reading reports whether a cache is being filled from the kernel's table.
-func (n *Node) reading() bool { return n.sweep.active || n.expects.sweep.active }
+func (n *Node) reading() bool { return n.sweep.rebuilds() || n.expects.sweep.active }
 
 // filling reports whether a cache is not yet what it is going to be: then it is
 // no answer.

@@ -80,6 +80,8 @@ type Stats struct {
 	// Expired counts external entries that a complete bulk did not mention, or
 	// in ALARM that were not refreshed.
 	Expired uint64
+	// Drift is what comparison with the kernel found wrong.
+	Drift Drift
 
 	// Extensions count what the nodes say in the body of an ALIVE.
 	Extensions ExtStats

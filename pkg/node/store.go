@@ -89,6 +89,7 @@ const (
 	assumed                        // the kernel is about to be given it, and has not spoken of it yet
 	lively                         // an event made or changed it, so a packet went through
 	counted                        // it is part of the digest
+	found                          // a sweep found it missing or different, and no event has spoken of it since
 )
 
 // kept are the attributes an entry keeps; counters and use count are not

@@ -19,6 +19,9 @@ type sweep struct {
 	gone   map[goneKey]struct{}
 }
 
+// rebuilds reports whether the cache is known to be wrong until the sweep is over.
+func (w *sweep) rebuilds() bool { return w.active && w.why != Reconcile }
+
 // goneKey names a conntrack that was destroyed during a sweep. CTA_ID alone
 // is a hash and may repeat.
 type goneKey struct {
@@ -36,7 +39,30 @@ const (
 	Refresh
 	// Repair follows an overrun: every difference is sent.
 	Repair
+	// Reconcile looks for what nobody noticed: as Repair, of a cache that is
+	// right as far as anybody knows.
+	Reconcile
 )
+
+// Drift is what sweeps, but for the first, found wrong in the internal cache.
+// What an event would have told at that very moment does not count.
+type Drift struct {
+	Missing     uint64 // in the kernel and not in the cache
+	Different   uint64 // in both, and not the same
+	Superfluous uint64 // in the cache only
+}
+
+// Sum is how many entries were wrong.
+func (d Drift) Sum() uint64 { return d.Missing + d.Different + d.Superfluous }
+
+// Since returns what was added since before.
+func (d Drift) Since(before Drift) Drift {
+	return Drift{d.Missing - before.Missing, d.Different - before.Different, d.Superfluous - before.Superfluous}
+}
+
+// Sweeping tells how many flows have ended since a sweep began; each takes some
+// memory until it is over.
+func (n *Node) Sweeping() (gone int) { return len(n.sweep.gone) }
 
 // BeginSweep starts a sweep, or starts it over. Feed the dump to Kernel as
 // Dumped events, then call EndSweep.
@@ -72,21 +98,30 @@ func (n *Node) dumped(now time.Duration, f *flow.Flow) {
 		n.replace(now, s, r, fresh, f)
 		c.flags |= told | renewed
 		n.watch(now, r)
+		n.drifted(c, &n.stats.Drift.Missing)
 	case c.gen == s.gen:
 		return
 	default:
+		guess := c.flags&assumed != 0 // and now it is known
 		c.gen = s.gen
-		c.flags |= told
-		if n.correct(s, r, f) {
+		c.flags = c.flags&^(found|assumed) | told
+		changed := n.correct(s, r, f)
+		if changed {
 			c.seen = seconds(now)
 			c.flags |= updated
 			s.stats.Updated++
-		} else if c.flags&unsaid == 0 {
+		}
+		switch {
+		case guess && n.sweep.why == Reconcile: // the peer told us of it
+			return
+		case changed:
+			n.drifted(c, &n.stats.Drift.Different)
+		case c.flags&unsaid == 0:
 			return
 		}
 	}
 	switch {
-	case n.sweep.why == Repair, n.bulk.active: // which may have passed this place
+	case n.sweep.why >= Repair, n.bulk.active: // which may have passed this place
 		n.enqueue(r)
 	case n.sweep.why == Refresh:
 		c.flags |= unsaid
@@ -107,6 +142,34 @@ func (n *Node) correct(s *store, r ref, f *flow.Flow) (changed bool) {
 	return changed
 }
 
+// drifted counts what a sweep found wrong, and marks it: if the event is still
+// to come nothing was lost.
+func (n *Node) drifted(c *common, counter *uint64) {
+	if n.sweep.why != Start {
+		c.flags |= found
+		*counter++
+	}
+}
+
+// refound takes back what drifted counted, when an event comes within the
+// sweep that would have told it: NEW of what was missing, UPDATE of what was
+// different, which has been updated since.
+func (n *Node) refound(c *common, op flow.Op) {
+	if c.flags&found == 0 {
+		return
+	}
+	c.flags &^= found
+	if !n.sweep.active || c.gen != n.internal.gen {
+		return
+	}
+	switch different := c.flags&updated != 0; {
+	case op == flow.New && !different:
+		n.stats.Drift.Missing--
+	case op == flow.Update && different:
+		n.stats.Drift.Different--
+	}
+}
+
 // EndSweep removes up to limit entries that the dump did not refresh and
 // reports whether the sweep is over; call it until it is.
 func (n *Node) EndSweep(limit int) (done bool) {
@@ -117,6 +180,9 @@ func (n *Node) EndSweep(limit int) (done bool) {
 	w.ended = true
 	n.internal.scan(&w.at, limit, func(r ref) {
 		if n.internal.common(r).gen != n.internal.gen {
+			if w.why != Start {
+				n.stats.Drift.Superfluous++
+			}
 			n.die(r, true)
 		}
 	})

@@ -151,6 +151,9 @@ func (e *Engine) Pending() (tx, resend int) {
 // ResendQueue returns nil: there is none.
 func (e *Engine) ResendQueue() iter.Seq[engine.Resendable] { return nil }
 
+// NextSeq returns the number of the next message.
+func (e *Engine) NextSeq() uint32 { return e.next }
+
 // Stats returns a copy of the counters.
 func (e *Engine) Stats() engine.Stats {
 	s := e.stats
