@@ -14,6 +14,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/snapshot"
 )
 
 // Defaults of the General section.
@@ -79,6 +80,13 @@ type Config struct {
 	// ReadyFile is the path of the file that says whether this node is ready to
 	// take over. Empty: none.
 	ReadyFile string
+	// Reconcile is how often the internal cache is compared with the kernel's
+	// table. Zero: never.
+	Reconcile time.Duration
+	// CommitVerify counts after a commit what of it the kernel holds.
+	CommitVerify bool
+	// Snapshot hands the external caches over to the next start.
+	Snapshot snapshot.Config
 	// HelperSections is the number of Helper blocks. They are accepted and
 	// not run.
 	HelperSections int

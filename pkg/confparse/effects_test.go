@@ -14,6 +14,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/kernel"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/snapshot"
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
@@ -51,6 +52,8 @@ func empty() *Config {
 		Scheduler:           Scheduler{Policy: "RR", Priority: 99},
 		Systemd:             true,
 		CoalesceTime:        time.Millisecond,
+		CommitVerify:        true,
+		Snapshot:            snapshot.Config{MaxAge: time.Minute},
 	}
 }
 
@@ -110,6 +113,13 @@ func effects() (list []effect) {
 		add("Conntrackgo/CoalesceTime", "Conntrackgo { |CoalesceTime "+text+" | }", func(c *Config) { c.CoalesceTime = want })
 	}
 	add("Conntrackgo/ReadyFile", "Conntrackgo { |ReadyFile /run/ready | }", func(c *Config) { c.ReadyFile = "/run/ready" })
+	add("Conntrackgo/Snapshot", "Conntrackgo { |Snapshot /var/lib/conntrackgo/state | }", func(c *Config) { c.Snapshot.Path = "/var/lib/conntrackgo/state" })
+	add("Conntrackgo/SnapshotMaxAge", "Conntrackgo { |SnapshotMaxAge 1 | }", func(c *Config) { c.Snapshot.MaxAge = time.Second })
+	for text, want := range map[string]time.Duration{"off": 0, "on": 5 * time.Minute, "7": 7 * time.Second, "0": 0} {
+		add("Conntrackgo/Reconcile", "Conntrackgo { |Reconcile "+text+" | }", func(c *Config) { c.Reconcile = want })
+	}
+	add("Conntrackgo/Reconcile", "General { PollSecs 3 } Conntrackgo { |Reconcile 7 | }", func(*Config) {})
+	add("Conntrackgo/CommitVerify", "Conntrackgo { |CommitVerify off | }", func(c *Config) { c.CommitVerify = false })
 	add("Conntrackgo/ReturnToDefault", "Conntrackgo { |ReturnToDefault on | }", func(c *Config) { c.ReturnToDefault = true })
 	inject := func(hold time.Duration) func(c *Config) {
 		return func(c *Config) { c.Node.DisableExternalCache, c.Node.Hold = true, hold }
@@ -121,6 +131,7 @@ func effects() (list []effect) {
 		add("Conntrackgo/HoldTimeout", noExternal+"|HoldTimeout "+text+" HoldInjected on| }", inject(want))
 		add("Conntrackgo/HoldTimeout", noExternal+"|HoldInjected on HoldTimeout "+text+"| }", inject(want))
 	}
+	add("Conntrackgo/Snapshot", "Sync { Mode FTFW { DisableExternalCache on } UDP { IPv4_address 1.2.3.4 Interface eth2 } } Conntrackgo { |Snapshot /a | }", func(*Config) {})
 	for kind, base := range map[string]string{"UDP": "IPv4_address 1.2.3.4", "Multicast": "IPv6_address ff02::50"} {
 		sync := "Sync { Mode FTFW { } " + kind + " { " + base + " Interface eth2 } } Conntrackgo { "
 		accept := func(list ...string) func(c *Config) {

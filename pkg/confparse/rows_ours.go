@@ -9,10 +9,14 @@ import (
 
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/snapshot"
 )
 
 // DefaultCoalesceTime is the longest rest between two sends when it is busy.
 const DefaultCoalesceTime = time.Millisecond
+
+// DefaultReconcile is what Reconcile on means.
+const DefaultReconcile = 5 * time.Minute
 
 // ourRows are what conntrackd does not know. A file without this section
 // works with both.
@@ -69,6 +73,51 @@ var ourRows = []row{
 		},
 		absent: fmt.Sprint(node.DefaultHold.Seconds()),
 		help:   "HoldInjected: how many seconds more than normal an entry gets, from 2 to 86400. It gets them anew each half of this time, so this daemon may be down for half of it before anything is less than it would be without. Less costs more: each entry is written twice in this time.",
+	},
+	{
+		in: "Conntrackgo", words: "Snapshot", arg: path,
+		set:    setPath(func(c *Config) *string { return &c.Snapshot.Path }, maxPath),
+		absent: "none",
+		help:   "Hand the external cache over to the next start: it is written to this file when the daemon is told to end, and read when it starts, so that `-c` has all flows of the other node even if that is silent by then. The resync that follows brings it up to date. The directory must exist. A file that is damaged, too old, of another configuration, of another user or written before a boot is refused. At most 256 bytes. The C daemon starts with nothing.",
+	},
+	{
+		in: "Conntrackgo", words: "SnapshotMaxAge", arg: number,
+		set: func(b *builder, v value) error {
+			if v.n == 0 || v.n > maxSnapshotAge {
+				return fmt.Errorf("SnapshotMaxAge %d is not between 1 and %d seconds", v.n, maxSnapshotAge)
+			}
+			b.cfg.Snapshot.MaxAge = time.Duration(v.n) * time.Second
+			return nil
+		},
+		absent: strconv.Itoa(int(snapshot.DefaultMaxAge / time.Second)),
+		help:   "How many seconds a Snapshot may be old when it is read, at most 86400: as long as a restart, or the upgrade of a package, takes.",
+	},
+	{
+		in: "Conntrackgo", words: "Reconcile", arg: boolean | number,
+		set: func(b *builder, v value) error {
+			switch {
+			case v.kind == boolean && !v.on:
+				b.cfg.Reconcile = 0
+			case v.kind == boolean:
+				b.cfg.Reconcile = DefaultReconcile
+			case v.n > maxReconcile:
+				return fmt.Errorf("Reconcile %d is more than %d seconds", v.n, maxReconcile)
+			default:
+				b.cfg.Reconcile = time.Duration(v.n) * time.Second
+			}
+			return nil
+		},
+		absent: "off",
+		help:   "Compare the internal cache with the kernel's table each so many seconds, repair what is different, tell the other node, and log how much it was: events can be lost without a word. `on` is 300. It takes about 4 µs per entry of the table, spread over some seconds. 0 means off.",
+	},
+	{
+		in: "Conntrackgo", words: "CommitVerify", arg: boolean,
+		set: func(b *builder, v value) error {
+			b.cfg.CommitVerify = v.on
+			return nil
+		},
+		absent: "on",
+		help:   "After a commit, when its client has been answered, count how many of the committed flows are in the kernel's table, and log it. The next reading of the table does it (`-R`, as the script orders), else one of its own five seconds later, which takes about 4 µs per entry of the table.",
 	},
 	{
 		in: "Conntrackgo", words: "AcceptFrom", arg: block,
@@ -161,3 +210,9 @@ const minHold, maxHold = 2, 86400
 
 // maxCoalesceTime keeps replication far below a failover's stall.
 const maxCoalesceTime = 100 * time.Millisecond
+
+// maxSnapshotAge is a day, in seconds: more is no restart.
+const maxSnapshotAge = 86400
+
+// maxReconcile is a day, in seconds.
+const maxReconcile = 86400

@@ -10,6 +10,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 	"github.com/conntrackgo/conntrackgo/pkg/link"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
+	"github.com/conntrackgo/conntrackgo/pkg/snapshot"
 )
 
 // CheckStart returns why a daemon cannot start with this file, or nil: what
@@ -45,8 +46,9 @@ type holdState struct {
 }
 
 func defaults() *Config {
-	c := &Config{Systemd: true, LockFile: DefaultLockFile, CoalesceTime: DefaultCoalesceTime}
+	c := &Config{Systemd: true, LockFile: DefaultLockFile, CoalesceTime: DefaultCoalesceTime, CommitVerify: true}
 	c.Kernel.OverrunResync = DefaultOverrunResync
+	c.Snapshot.MaxAge = snapshot.DefaultMaxAge
 	return c
 }
 
@@ -103,6 +105,19 @@ func (b *builder) finishSync() {
 		n.Hold = cmp.Or(b.hold.time, node.DefaultHold)
 	} else if b.hold.on {
 		b.warnf(b.hold.pos, "HoldInjected is ignored: it needs DisableExternalCache")
+	}
+	if n.DisableExternalCache && c.Snapshot.Path != "" {
+		b.warnf(b.sync, "Snapshot is ignored: with DisableExternalCache the flows are in the kernel already")
+		c.Snapshot.Path = ""
+	}
+	switch {
+	case c.Reconcile == 0:
+	case n.DisableInternalCache:
+		b.warnf(b.sync, "Reconcile is ignored: with DisableInternalCache there is nothing to compare")
+		c.Reconcile = 0
+	case c.Kernel.Poll != 0:
+		b.warnf(b.sync, "Reconcile is ignored: each PollSecs does it")
+		c.Reconcile = 0
 	}
 	if !c.Sync {
 		return

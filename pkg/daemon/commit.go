@@ -39,7 +39,7 @@ func (d *Daemon) commitExternal(parts []func()) {
 func (d *Daemon) commitFlows() {
 	started := time.Now()
 	d.enter(func(n *node.Node, _ time.Duration) { n.BeginCommit() })
-	c := commit{d: d, idle: make(chan *commitPiece, 2), ready: make(chan *commitPiece)}
+	c := commit{d: d, idle: make(chan *commitPiece, 2), ready: make(chan *commitPiece), check: d.newCheck()}
 	for range cap(c.idle) {
 		c.idle <- newCommitPiece(d.sync.breadth())
 	}
@@ -63,6 +63,7 @@ func (d *Daemon) commitFlows() {
 		}
 	}
 	d.log.Infof("commit has taken %.6f seconds", time.Since(started).Seconds())
+	d.sync.checks.put(c.check)
 }
 
 // commit is one commit under way.
@@ -73,6 +74,7 @@ type commit struct {
 	lacking          lacking
 	said             int  // log lines about refused entries
 	cut              bool // the daemon ends; final once ready is closed
+	check            *check
 }
 
 // commitPiece is what goes to the kernel between two visits of the node: first
@@ -197,6 +199,7 @@ func (c *commit) outcome(f *flow.Flow, r kernel.Result, why error) {
 	case err == nil:
 		c.lacking.add(r.Without)
 		c.written++
+		c.check.add(f)
 	case r.Errno == 0 && why != nil:
 		c.refuse(nil, why)
 	default:

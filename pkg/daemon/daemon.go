@@ -51,6 +51,7 @@ type Daemon struct {
 	troubles []trouble
 	looked   time.Duration // at the troubles; the loop's
 	asked    time.Duration // see askAgain
+	handover handover      // from the last life
 
 	sync *syncer
 }
@@ -80,16 +81,19 @@ type syncer struct {
 	mended  atomic.Uint64 // of which made up for
 	table   chan struct{} // the node wants the kernel's table sent
 	// isReady says that this node could take over; readiness that it changed.
-	isReady   atomic.Bool
-	readiness chan struct{}
-	refill    chan struct{} // the internal cache has room again
-	resync    sync.Mutex    // one dump of the kernel's table at a time
-	commitMu  sync.Mutex    // guards the commit writer
+	isReady     atomic.Bool
+	readiness   chan struct{}
+	refill      chan struct{} // the internal cache has room again
+	resync      sync.Mutex    // one dump of the kernel's table at a time
+	commitMu    sync.Mutex    // guards the commit writer
+	tableWanted atomic.Int32  // who waits for resync
 	// assuming is held for reading from when the node assumes something of the
 	// kernel until it is true: a sweep that began in between would refute it.
 	assuming sync.RWMutex
 	flushMu  sync.Mutex // guards the flush writer
 	purge    purge
+	checks   *checks    // of commits
+	compared Comparison // guarded by mu
 	masters  masters
 	kernel   kernelCounters
 }
@@ -134,7 +138,8 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 		g.Go(func() error { return d.watchdog(ctx) })
 		<-ctx.Done()
 	}
-	if ctx.Err() != nil {
+	told := ctx.Err() != nil
+	if told {
 		log.Info("---- shutdown received ----")
 		d.notify(sd.SdNotifyStopping)
 		err = nil // of what was interrupted
@@ -143,7 +148,11 @@ func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	if d.sync != nil {
 		d.sync.stop()
 	}
-	return errors.Join(err, g.Wait())
+	err = errors.Join(err, g.Wait())
+	if told && err == nil {
+		d.handOver()
+	}
+	return err
 }
 
 // open takes the lock first: whoever holds it may replace a stale socket.
@@ -207,16 +216,33 @@ func (d *Daemon) serve(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error { return d.repair(ctx) })
 		g.Go(func() error { return d.keepReady(ctx) })
 		g.Go(func() error { return d.refill(ctx) })
+		g.Go(func() error { return d.compare(ctx) })
 		if d.polling() {
 			g.Go(func() error { return d.poll(ctx) })
 		}
 	}
 }
 
-// start fills the internal cache. Events are already being read, so nothing
-// that happens meanwhile is missed (see node.BeginSweep).
+// start fills the caches: the external one from what the last life left, the
+// internal one from the kernel's table.
 func (d *Daemon) start(ctx context.Context) error {
-	if d.sync == nil || d.cfg.Node.DisableInternalCache {
+	if d.sync == nil {
+		return nil
+	}
+	restored := make(chan struct{})
+	go func() {
+		defer close(restored)
+		d.restore()
+	}()
+	err := d.fillInternal(ctx)
+	<-restored
+	return err
+}
+
+// fillInternal fills the internal cache. Events are already being read, so
+// nothing that happens meanwhile is missed (see node.BeginSweep).
+func (d *Daemon) fillInternal(ctx context.Context) error {
+	if d.cfg.Node.DisableInternalCache {
 		return nil
 	}
 	err := d.readTables(ctx, node.Start)

@@ -12,8 +12,10 @@ import (
 func (d *Daemon) healthReport(b []byte) []byte {
 	var h node.Health
 	var st node.Stats
-	d.enter(func(n *node.Node, now time.Duration) { h, st = n.Health(now), n.Stats() })
-	return appendHealth(b, &h, &st, d.sync.link.Stats().RecvDropped)
+	var c Comparison
+	var at time.Duration
+	d.enter(func(n *node.Node, now time.Duration) { h, st, c, at = n.Health(now), n.Stats(), d.sync.compared, now })
+	return appendComparison(appendHealth(b, &h, &st, d.sync.link.Stats().RecvDropped), &c, st.Drift, at)
 }
 
 // appendHealth appends one line for each fact: its name, a colon, its value.

@@ -19,6 +19,8 @@ const (
 	saidRefused
 	saidLink
 	saidReady
+	saidDrift
+	saidCompare
 	saidNotice
 )
 
@@ -34,6 +36,8 @@ var saidKinds = [...]struct {
 	saidRefused: {5, "entries that the kernel refused"},
 	saidLink:    {10, "the dedicated link"},
 	saidReady:   {3, "the ready file"},
+	saidDrift:   {5, "differences to the conntrack table"},
+	saidCompare: {3, "comparing with the conntrack table"},
 	saidNotice:  {5, "the other node"},
 }
 

@@ -15,7 +15,7 @@ const sweepChunk = 4096 // entries examined per entry into the node
 
 // openSync opens the edges and makes the node.
 func (d *Daemon) openSync() (*syncer, error) {
-	s := &syncer{overrun: make(chan struct{}, 1), table: make(chan struct{}, 1), readiness: make(chan struct{}, 1), refill: make(chan struct{}, 1)}
+	s := &syncer{overrun: make(chan struct{}, 1), table: make(chan struct{}, 1), readiness: make(chan struct{}, 1), refill: make(chan struct{}, 1), checks: newChecks()}
 	if err := d.openEdges(s); err != nil {
 		s.close()
 		return nil, err
@@ -38,7 +38,7 @@ func (d *Daemon) openSync() (*syncer, error) {
 	_, buffer := s.link.Buffers() // the other node's is as ours, as a rule
 	cfg.Node.Name = nameOf(cfg.Links, d.started)
 	cfg.Node.BulkWindow = room(buffer, datagramSize) * bulkPerDatagram
-	s.node = node.New(cfg.Node, uint32(d.started.Unix()), [2]uint64{
+	s.node = node.New(cfg.Node, d.openSnapshot(), [2]uint64{
 		binary.NativeEndian.Uint64(seed[:8]), binary.NativeEndian.Uint64(seed[8:])})
 	if cfg.Node.Hold != 0 {
 		s.node.SetTimeouts(d.readTimeouts())

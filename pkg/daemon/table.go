@@ -16,34 +16,48 @@ type kernelCounters struct {
 	flushes, resyncs uint64
 }
 
-// readTable dumps the kernel's table into the internal cache.
+// readTable dumps the kernel's table into the internal cache. A comparison takes
+// its time, and gives way to whoever knows that something is wrong.
 func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 	s := d.sync
+	s.tableWanted.Add(1)
 	s.resync.Lock()
+	s.tableWanted.Add(-1)
 	defer s.resync.Unlock()
+	check := s.checks.take()
 	begin := func() {
+		check.begin()
 		s.assuming.Lock()
 		defer s.assuming.Unlock()
 		d.enter(func(n *node.Node, _ time.Duration) { n.BeginSweep(why) })
 	}
 	begin()
+	ease := easer{d: d, slow: why == node.Reconcile}
 	event := []flow.Event{{Op: flow.Dumped}}
 	var dumper kernel.Dumper
 	err := dumper.Pages(ctx, func(p *kernel.Page) error {
+		entries, gone := 0, 0
 		d.beside(func(n *node.Node, now time.Duration) {
-			for p.Next(&event[0].Flow) {
+			for ; p.Next(&event[0].Flow); entries++ {
+				check.see(&event[0].Flow)
 				n.Kernel(now, event)
 			}
+			gone = n.Sweeping()
 		})
-		return nil
+		return ease.rest(ctx, entries, gone)
 	}, begin)
+	if err == nil {
+		err = ease.settle(ctx)
+	}
 	if err != nil {
 		d.enter(func(n *node.Node, _ time.Duration) { n.AbortSweep() })
+		s.checks.giveBack(check)
 		return fmt.Errorf("read conntrack table: %w", err)
 	}
 	for done := false; !done; {
 		d.beside(func(n *node.Node, _ time.Duration) { done = n.EndSweep(sweepChunk) })
 	}
+	d.sayVerified(check)
 	return nil
 }
 

@@ -118,6 +118,7 @@ func (s *systemd) units() map[string]string {
 		{"/usr/sbin/conntrackgo -C /etc/conntrackd/conntrackd.conf", "/run/conntrackgo -C /run/conntrackd.conf"},
 		{"WatchdogSec=60s", "WatchdogSec=2s"},
 		{"PrivateTmp=yes\n", ""},
+		{"StateDirectory=conntrackgo\nStateDirectoryMode=0700\n", ""}, // of a user's manager it is in the home
 		// Mounts that a container refuses.
 		{"ProtectHome=yes\n", ""}, {"ProtectKernelLogs=yes\n", ""}, {"ProtectKernelTunables=yes\n", ""},
 	} {
