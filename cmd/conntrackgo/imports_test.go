@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"cache":     {},
 	"link":      {},
 	"ctl":       {},
+	"snapshot":  {},
 	"wire":      {"flow"},
 	"kernel":    {"flow"},
 	"engine":    {"wire"},
@@ -31,7 +32,7 @@ var mayImport = map[string][]string{
 	"alarm":     {"wire", "engine"},
 	"notrack":   {"wire", "engine"},
 	"node":      {"flow", "wire", "engine", "ftfw", "alarm", "notrack", "cache"},
-	"confparse": {"flow", "kernel", "link", "node", "wire"},
+	"confparse": {"flow", "kernel", "link", "node", "snapshot", "wire"},
 }
 
 // notInCore are the beginnings of import paths that mean I/O, chance or locks.
