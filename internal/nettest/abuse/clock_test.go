@@ -17,11 +17,12 @@ import (
 // deadlines use it. So a step of the clock changes nothing but what is printed,
 // and the first sequence number of the next life, see TestClockBack.
 var wallClock = map[string][]string{
-	"pkg/daemon/sync.go": {"Unix"},     // the first sequence number
-	"pkg/daemon/log.go":  {"Format"},   // dates in the log
-	"pkg/daemon/name.go": {"UnixNano"}, // what a life is called
-	"pkg/flow/text.go":   {"Unix"},     // ages in a dump, from the kernel's time stamps
-	"pkg/kernel/dump.go": {"Unix"},     // a deadline long ago, that ends a read now
+	"pkg/daemon/snapshot.go": {"Unix"},                    // the first sequence number
+	"pkg/snapshot/moment.go": {"CLOCK_REALTIME", "Round"}, // how old a snapshot is, next to the time since the boot
+	"pkg/daemon/log.go":      {"Format"},                  // dates in the log
+	"pkg/daemon/name.go":     {"UnixNano"},                // what a life is called
+	"pkg/flow/text.go":       {"Unix"},                    // ages in a dump, from the kernel's time stamps
+	"pkg/kernel/dump.go":     {"Unix"},                    // a deadline long ago, that ends a read now
 }
 
 // wallMethods are the methods of a time.Time that ask for the time of day, or
