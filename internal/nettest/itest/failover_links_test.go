@@ -22,26 +22,32 @@ func newTwoLinkRig(t *testing.T, p pairing, transport string, links int, extra s
 	two, err := r.lab.NewTwoNodes()
 	r.ok(err)
 	r.two = two
-	r.ok(r.lab.Connect(two.A, secondIf, two.B, secondIf))
 	ca, cb := nettest.SyncConfigs(false)
-	for i, side := range []struct {
-		node *nettest.Node
-		cfg  *nettest.Config
-		kind nettest.Kind
-	}{{two.A, &ca, p.a}, {two.B, &cb, p.b}} {
+	r.secondCable(&ca, &cb, transport, links)
+	if p.a == nettest.Go {
+		ca.Extra = extra
+	}
+	if p.b == nettest.Go {
+		cb.Extra = extra
+	}
+	r.addDaemons(p, ca, cb, withStartupResync)
+	return r
+}
+
+// secondCable connects the nodes once more and puts the links into the
+// configurations.
+func (r *rig) secondCable(a, b *nettest.Config, transport string, links int) {
+	r.Helper()
+	r.ok(r.lab.Connect(r.two.A, secondIf, r.two.B, secondIf))
+	for i, c := range []*nettest.Config{a, b} {
+		node := []*nettest.Node{r.two.A, r.two.B}[i]
 		own, other := second(i+1), second(2-i)
-		r.ok(side.node.AddAddr(secondIf, own.String()+"/30"))
-		c := side.cfg
+		r.ok(node.AddAddr(secondIf, own.String()+"/30"))
 		c.Link = nettest.LinkSection(transport, c.Interface, c.Local, c.Peer, c.Port, true)
 		if links > 1 {
 			c.Link += nettest.LinkSection(transport, secondIf, own, other, c.Port+1, false)
 		}
-		if side.kind == nettest.Go {
-			c.Extra = extra
-		}
 	}
-	r.addDaemons(p, ca, cb, withStartupResync)
-	return r
 }
 
 func second(host int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("192.168.101.%d", host)) }

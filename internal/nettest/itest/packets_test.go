@@ -29,15 +29,15 @@ flush ruleset
 table inet fw {
 	chain raw_in {
 		type filter hook prerouting priority raw; policy accept;
-		iifname "sy0" notrack
+		iifname { "sy0", "sy1" } notrack
 	}
 	chain raw_out {
 		type filter hook output priority raw; policy accept;
-		oifname "sy0" notrack
+		oifname { "sy0", "sy1" } notrack
 	}
 	chain input {
 		type filter hook input priority filter; policy drop;
-		iifname { "lo", "sy0" } accept
+		iifname { "lo", "sy0", "sy1" } accept
 		ct state invalid drop
 		ct state established,related accept
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert } accept
