@@ -9,7 +9,7 @@ BIN      := bin/conntrackgo
 FUZZTIME ?= 10s
 PREFIX   ?= /usr/local
 
-.PHONY: all build demo bench bench-quick test unit sim-long integration fuzz lint deps install clean
+.PHONY: all build demo bench bench-quick test unit sim-long integration faults fuzz lint deps install clean
 
 all: build
 
@@ -55,6 +55,11 @@ sim-long:
 ## integration: real kernel, real conntrackd, real keepalived, in network namespaces
 integration: build
 	CONNTRACKGO_BIN=$(abspath $(BIN)) $(GO) test -count=1 -p 1 -timeout 30m ./internal/nettest/...
+
+## faults: FAULTS_TIME of kill -9, cuts, loss and the rest at random under load, in each pairing
+FAULTS_TIME ?= 10m
+faults: deps build
+	CONNTRACKGO_BIN=$(abspath $(BIN)) FAULTS_TIME=$(FAULTS_TIME) $(GO) test -count=1 -timeout 12h ./internal/nettest/itest -run TestFaults -v
 
 ## fuzz: FUZZTIME of each fuzz target
 fuzz:

@@ -14,7 +14,7 @@ import (
 
 // settling bounds how long the nodes take to agree after the last fault: a
 // RESYNC that went astray is said again after 30 s and after 60 s.
-const settling = 35 * time.Second
+const settling = 100 * time.Second
 
 // storm is a rig under faults: a pair of firewalls with two links, flows that
 // come, change and go on both, and connections through A.
