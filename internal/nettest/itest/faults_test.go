@@ -167,7 +167,7 @@ func (s *storm) rage(length time.Duration) {
 	s.underLoad(func() {
 		for end := time.Now().Add(length); time.Now().Before(end); {
 			w, m := pick(s.dice, weathers), pick(s.dice, mishaps)
-			if w.begin != nil && w.oursOnly && s.hasC() {
+			if w.oursOnly && s.hasC() {
 				continue
 			}
 			s.Logf("%s: %s", w.name, m.name)
