@@ -186,7 +186,7 @@ func TestServerFindsLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{tcp: l}
+	s := &server{tcp: l, done: func() {}}
 	go s.accept()
 	defer s.close()
 	c, err := net.Dial("tcp", l.Addr().String())
