@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -131,7 +132,7 @@ func (f *Firewall) restartKeepalived() error {
 // on the interfaces. The child is frozen first, because it would end orderly
 // when its parent dies.
 func (f *Firewall) crashKeepalived() error {
-	children, err := childrenOf(f.keepalived.PID())
+	children, err := ownChildren(f.keepalived.PID())
 	if err != nil {
 		return fmt.Errorf("crash keepalived: %w", err)
 	}
@@ -146,6 +147,28 @@ func (f *Firewall) crashKeepalived() error {
 		}
 	}
 	return nil
+}
+
+// ownChildren are the processes a process has started that run its own program.
+// keepalived is also the reaper of all that its scripts leave behind, which is
+// the daemon, and nobody's crash.
+func ownChildren(pid int) ([]int, error) {
+	own, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return nil, err
+	}
+	children, err := childrenOf(pid)
+	if err != nil {
+		return nil, err
+	}
+	children = slices.DeleteFunc(children, func(child int) bool {
+		is, err := os.Stat(fmt.Sprintf("/proc/%d/exe", child))
+		return err != nil || !os.SameFile(is, own)
+	})
+	if len(children) == 0 {
+		return nil, fmt.Errorf("process %d has no children of its program", pid)
+	}
+	return children, nil
 }
 
 // childrenOf lists the processes a process has started.
@@ -167,9 +190,6 @@ func childrenOf(pid int) ([]int, error) {
 			}
 			pids = append(pids, n)
 		}
-	}
-	if len(pids) == 0 {
-		return nil, fmt.Errorf("process %d has no children", pid)
 	}
 	return pids, nil
 }
