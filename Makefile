@@ -9,7 +9,7 @@ BIN      := bin/conntrackgo
 FUZZTIME ?= 10s
 PREFIX   ?= /usr/local
 
-.PHONY: all build demo bench bench-quick test unit sim-long integration faults fuzz lint deps install clean
+.PHONY: all build demo bench bench-quick test unit sim-long soak integration faults fuzz lint deps install clean
 
 all: build
 
@@ -51,6 +51,11 @@ sim-long:
 	$(GO) test -count=1 -timeout 12h ./internal/sim/cluster -sim.seeds $(SEEDS)
 	$(GO) test -count=1 -timeout 12h ./pkg/node -run TestTwoNodesConverge -sim.seeds $$(( $(SEEDS) / 10 ))
 	$(GO) test -count=1 -timeout 12h ./pkg/ftfw -run Simulate -sim.seeds $$(( $(SEEDS) / 10 ))
+
+## soak: SOAK of churn and failovers on a pair: nothing lost, nothing grows, equal tables
+SOAK ?= 20m
+soak: deps build
+	CONNTRACKGO_BIN=$(abspath $(BIN)) SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/nettest/failover
 
 ## integration: real kernel, real conntrackd, real keepalived, in network namespaces
 integration: build

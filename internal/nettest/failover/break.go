@@ -2,7 +2,6 @@ package failover
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -176,11 +175,7 @@ func (r *Rig) settle(ctx context.Context, result *Result, probe func(i int) bool
 		var count Count
 		for _, f := range r.Traffic.Of(role) {
 			count.Asked++
-			last, err := f.state()
-			if err == nil && last.Before(since) {
-				err = errors.New("no answer")
-			}
-			if err != nil {
+			if err := f.lost(since); err != nil {
 				result.Dead = append(result.Dead, fmt.Errorf("%s: %w", f, err))
 				continue
 			}

@@ -22,6 +22,10 @@ type Options struct {
 	Entries         int // further entries in the master's table
 	FillRate        int // of them, per second; 0: as many as possible
 
+	// Drift is how many entries the tables may differ by when they count as
+	// synchronised: they change all the time.
+	Drift int
+
 	// Inject runs the daemons without external cache; Hold is the HoldTimeout
 	// of ours then, in seconds.
 	Inject bool
@@ -262,7 +266,7 @@ func (r *Rig) synced(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if internal != external || external < want {
+		if max(internal-external, external-internal) > r.options.Drift || external < want {
 			return fmt.Errorf("master %s has %d entries, backup %s knows %d, want %d", r.master.Name(), internal, r.backup.Name(), external, want)
 		}
 		return nil

@@ -178,6 +178,15 @@ func (f *Flow) state() (last time.Time, err error) {
 	return f.last, f.err
 }
 
+// lost says why the flow does not work: it is dead, or has had no answer since.
+func (f *Flow) lost(since time.Time) error {
+	last, err := f.state()
+	if err == nil && last.Before(since) {
+		err = errors.New("no answer")
+	}
+	return err
+}
+
 // talk asks question after question over TCP.
 func (f *Flow) talk(ctx context.Context) {
 	pause := time.NewTicker(pace)
@@ -346,6 +355,21 @@ func (t *Traffic) Probe(timeout time.Duration, choose func(i int) bool) (asked i
 	}
 	wg.Wait()
 	return asked, failed
+}
+
+// Lost has every flow show that it works, each within a time, and returns those
+// that don't.
+func (t *Traffic) Lost(ctx context.Context, within time.Duration) map[*Flow]error {
+	since := time.Now()
+	// Those that fail are found below, one by one.
+	_ = nettest.Eventually(ctx, within, "flows to work", func() error { return t.progressed(since) })
+	_, lost := t.Probe(within, Everyone)
+	for _, f := range t.Flows {
+		if err := f.lost(since); err != nil && f.Role != Idle {
+			lost[f] = err
+		}
+	}
+	return lost
 }
 
 // stalls are the sorted stalls of a role's flows.
