@@ -3,6 +3,7 @@ package itest_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -155,7 +156,18 @@ func (s *storm) pause(least, most time.Duration) {
 	time.Sleep(d)
 }
 
-func pick[T any](dice *rand.Rand, of []T) T { return of[dice.IntN(len(of))] }
+// A deck deals each of its cards before one comes again.
+type deck[T any] struct{ cards, left []T }
+
+func (d *deck[T]) draw(dice *rand.Rand) T {
+	if len(d.left) == 0 {
+		d.left = slices.Clone(d.cards)
+		dice.Shuffle(len(d.left), func(i, j int) { d.left[i], d.left[j] = d.left[j], d.left[i] })
+	}
+	card := d.left[0]
+	d.left = d.left[1:]
+	return card
+}
 
 // churner makes, changes and ends flows [from, to) of loadFlow at random, and
 // makes ended ones again.

@@ -20,9 +20,11 @@ const settling = 100 * time.Second
 // come, change and go on both, and connections through A.
 type storm struct {
 	*rig
-	dice  *rand.Rand // of the faults
-	conns []*nettest.Conn
-	loads [2]*churner // on A and B
+	dice     *rand.Rand // of the faults
+	weathers deck[weather]
+	mishaps  deck[mishap]
+	conns    []*nettest.Conn
+	loads    [2]*churner // on A and B
 }
 
 // TestFaults plays faults at random under load. Then there is quiet, and
@@ -63,7 +65,9 @@ func TestFaultsControl(t *testing.T) {
 	s := newStorm(t, pairing{nettest.C, nettest.C}, seed)
 	s.underLoad(func() {
 		s.pause(time.Second, time.Second)
-		s.kill(s.a)
+		s.a.Kill9()
+		s.pause(time.Second, time.Second)
+		s.restart(s.a)
 	})
 	s.request(s.b, "-n") // of their own accord they lack what began meanwhile, too
 	s.externalCovers(s.a, s.b)
@@ -117,7 +121,12 @@ func newStorm(t *testing.T, p pairing, seed uint64) *storm {
 	r.start()
 	r.handshake()
 
-	s := &storm{rig: r, dice: rand.New(rand.NewPCG(seed, 0))}
+	s := &storm{
+		rig:      r,
+		dice:     rand.New(rand.NewPCG(seed, 0)),
+		weathers: deck[weather]{cards: weathers},
+		mishaps:  deck[mishap]{cards: mishaps},
+	}
 	s.loads[0] = newChurner(r.flood(r.two.A), rand.New(rand.NewPCG(seed, 1)), 0, 20000, 2000)
 	s.loads[1] = newChurner(r.flood(r.two.B), rand.New(rand.NewPCG(seed, 2)), 30000, 32000, 200)
 	for _, network := range []string{"tcp", "udp"} {
@@ -166,10 +175,11 @@ func (s *storm) rage(length time.Duration) {
 	s.Helper()
 	s.underLoad(func() {
 		for end := time.Now().Add(length); time.Now().Before(end); {
-			w, m := pick(s.dice, weathers), pick(s.dice, mishaps)
+			w := s.weathers.draw(s.dice)
 			if w.oursOnly && s.hasC() {
 				continue
 			}
+			m := s.mishaps.draw(s.dice)
 			s.Logf("%s: %s", w.name, m.name)
 			if w.begin != nil {
 				w.begin(s)
@@ -205,6 +215,11 @@ func (s *storm) settle() {
 		}))
 	}
 	s.Logf("in step after %v, %d and %d flows", time.Since(start).Round(10*time.Millisecond), len(s.loads[0].live), len(s.loads[1].live))
+	for _, d := range []*nettest.Daemon{s.a, s.b} {
+		if d.Kind == nettest.Go {
+			s.Logf("since its start %s has seen: %s", d, overrunPattern.FindString(s.request(d, "-s", "runtime")))
+		}
+	}
 }
 
 // same compares a node's kernel with its internal cache and that with the
