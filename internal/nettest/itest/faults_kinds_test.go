@@ -43,6 +43,7 @@ var weathers = []weather{
 		s.arriving(s.two.A, bothLinks, lost(percent))
 		s.arriving(s.two.B, bothLinks, lost(percent))
 	}},
+	{name: "loss towards B", begin: func(s *storm) { s.arriving(s.two.B, bothLinks, lost(60)) }},
 	{name: "repetition and loss", oursOnly: true, begin: func(s *storm) {
 		s.twice(s.two.A, nettest.SyncB, second(2))
 		s.twice(s.two.B, nettest.SyncA, second(1))
