@@ -101,13 +101,28 @@ var mishaps = []mishap{
 	{"the links flap", (*storm).flap},
 	{"-n", func(s *storm) { s.requests(s.either(), "-n") }},
 	{"-B", func(s *storm) { s.requests(s.either(), "-B") }},
-	{"-R", func(s *storm) { s.requests(s.either(), "-R") }},
+	{"-R", func(s *storm) { s.readKernel(s.either()) }},
 	{"-f of one cache", func(s *storm) {
 		// As docs/protocol.md 11 tells the operator to undo it.
 		d := s.either()
 		s.ok(s.flush(d, []string{"internal", "external"}[s.dice.IntN(2)]))
-		s.requests(d, "-R", "-B", "-n")
+		s.readKernel(d)
+		s.requests(d, "-B", "-n")
 	}},
+}
+
+// readKernel says -R. A C daemon tells nobody what it finds, neither new flows
+// nor ended ones, so then the other node has to ask for everything.
+func (s *storm) readKernel(d *nettest.Daemon) {
+	s.Helper()
+	s.request(d, "-R")
+	if d.Kind == nettest.C {
+		for _, other := range []*nettest.Daemon{s.a, s.b} {
+			if other != d {
+				s.request(other, "-n")
+			}
+		}
+	}
 }
 
 func (s *storm) flush(d *nettest.Daemon, cache string) error {

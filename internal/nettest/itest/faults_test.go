@@ -225,7 +225,8 @@ func (s *storm) settle() {
 // same compares a node's kernel with its internal cache and that with the
 // other's external cache, which may have more unless it must be exact. A C
 // daemon that starts under load has a wrong internal cache until somebody says
-// -R; what it believes is what the other node must have.
+// -R, and what that mends it tells nobody. What it believes is what the other
+// node must have.
 func (s *storm) same(from, to *nettest.Daemon, exact bool) error {
 	kernel, err := from.Node.Kernel()
 	if err != nil {
