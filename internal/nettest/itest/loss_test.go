@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+
+	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
 
 // TestLoss drops datagrams of both directions at random while 20,000 flows
@@ -19,7 +21,9 @@ func TestLoss(t *testing.T) {
 	for _, percent := range []int{5, 20} {
 		t.Run(fmt.Sprint(percent), func(t *testing.T) {
 			forPairings(t, func(t *testing.T, p pairing) {
-				r := newRig(t, p, nil).start()
+				r := newRig(t, p, func(a, _ *nettest.Config) { // loses datagrams, not events
+					a.GeneralLines = append(a.GeneralLines, "NetlinkBufferSize 134217728", "NetlinkBufferSizeMaxGrowth 134217728")
+				}).start()
 				r.handshake()
 				r.ok(r.two.A.Lose(percent))
 				r.ok(r.two.B.Lose(percent))

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
@@ -62,6 +63,17 @@ func TestMatrixRefusals(t *testing.T) {
 					t.Fatal(err)
 				}
 				err = d.Start(t.Context())
+				if err == nil { // C may answer on its way out
+					if wait := nettest.Eventually(t.Context(), 10*time.Second, "the end", func() error {
+						if d.Running() {
+							return errors.New("it runs")
+						}
+						return nil
+					}); wait != nil {
+						t.Fatal(wait)
+					}
+					err = d.Proc().Err()
+				}
 				var exit *exec.ExitError
 				if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 					t.Fatalf("it does not end with exit code 1: %v", err)
