@@ -22,30 +22,11 @@ const (
 func failoverScenario(n int) scenario {
 	stall, script := "stall-"+short(n), "script-"+short(n)
 	return scenario{name: "failover, " + short(n), once: n > 100_000, rows: []string{stall, script}, run: func(ctx context.Context, t *trial) error {
-		if err := pinBench(nobody); err != nil {
-			return err
-		}
-		lab, err := nettest.New(nettest.Options{Prefix: "bench"})
+		rig, lab, err := t.openFailover(ctx, failover.Options{Busy: busyConnections, Entries: n, FillRate: fillRate})
 		if err != nil {
 			return err
 		}
 		defer lab.Close()
-		firewall := failover.Setup{Kind: t.kind, Script: failover.StockScript}
-		rig, err := failover.New(lab, failover.Options{A: firewall, B: firewall, Busy: busyConnections, Entries: n, FillRate: fillRate})
-		if err != nil {
-			return err
-		}
-		for _, n := range []*nettest.Node{rig.Pair.Client, rig.Pair.Server} {
-			if err := retransmitOften(n); err != nil {
-				return err
-			}
-		}
-		if err := rig.Start(ctx); err != nil {
-			return err
-		}
-		if err := rig.Connect(ctx); err != nil {
-			return err
-		}
 		result, err := rig.Failover(ctx, failover.Stop, failover.Everyone)
 		if err != nil {
 			return err
@@ -58,6 +39,38 @@ func failoverScenario(n int) scenario {
 		t.add(script, result.Script.Seconds())
 		return nil
 	}}
+}
+
+// openFailover makes a rig of two firewalls of the trial's kind and opens its
+// connections. The caller closes the lab.
+func (t *trial) openFailover(ctx context.Context, o failover.Options) (_ *failover.Rig, _ *nettest.Lab, err error) {
+	if err := pinBench(nobody); err != nil {
+		return nil, nil, err
+	}
+	lab, err := nettest.New(nettest.Options{Prefix: "bench"})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			lab.Close()
+		}
+	}()
+	firewall := failover.Setup{Kind: t.kind, Script: failover.StockScript}
+	o.A, o.B = firewall, firewall
+	rig, err := failover.New(lab, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range []*nettest.Node{rig.Pair.Client, rig.Pair.Server} {
+		if err := retransmitOften(n); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := rig.Start(ctx); err != nil {
+		return nil, nil, err
+	}
+	return rig, lab, rig.Connect(ctx)
 }
 
 // retransmitOften keeps TCP from doubling the time between retransmissions

@@ -34,31 +34,12 @@ func holdIDs(n int) (stall, called, renewal string) {
 func holdScenario(n int) scenario {
 	stall, called, renewal := holdIDs(n)
 	return scenario{name: "held, " + short(n), once: n > 100_000, rows: []string{stall, called, renewal}, run: func(ctx context.Context, t *trial) error {
-		if err := pinBench(nobody); err != nil {
-			return err
-		}
-		lab, err := nettest.New(nettest.Options{Prefix: "bench"})
-		if err != nil {
-			return err
-		}
-		defer lab.Close()
-		firewall := failover.Setup{Kind: t.kind, Script: failover.StockScript}
-		rig, err := failover.New(lab, failover.Options{A: firewall, B: firewall, Busy: busyConnections, Called: calledFlows, Entries: n, FillRate: fillRate,
+		rig, lab, err := t.openFailover(ctx, failover.Options{Busy: busyConnections, Called: calledFlows, Entries: n, FillRate: fillRate,
 			Inject: true, Hold: holdTime, UDPTimeout: holdNormal, PurgeTimeout: 600})
 		if err != nil {
 			return err
 		}
-		for _, n := range []*nettest.Node{rig.Pair.Client, rig.Pair.Server} {
-			if err := retransmitOften(n); err != nil {
-				return err
-			}
-		}
-		if err := rig.Start(ctx); err != nil {
-			return err
-		}
-		if err := rig.Connect(ctx); err != nil {
-			return err
-		}
+		defer lab.Close()
 		if err := pause(ctx, holdAge-cpuTimeOfHold); err != nil {
 			return err
 		}

@@ -40,10 +40,7 @@ var ourRows = []row{
 	},
 	{
 		in: "Conntrackgo", words: "ReturnToDefault", arg: boolean,
-		set: func(b *builder, v value) error {
-			b.cfg.ReturnToDefault = v.on
-			return nil
-		},
+		set:    setBool(func(c *Config) *bool { return &c.ReturnToDefault }),
 		absent: "off",
 		help:   "Of several links: go back to the one marked Default, else the first, once it has been up for ten seconds. If it fails again soon, the next return waits twice as long, up to ten minutes. The C daemon stays where it is, and follows.",
 	},
@@ -112,10 +109,7 @@ var ourRows = []row{
 	},
 	{
 		in: "Conntrackgo", words: "CommitVerify", arg: boolean,
-		set: func(b *builder, v value) error {
-			b.cfg.CommitVerify = v.on
-			return nil
-		},
+		set:    setBool(func(c *Config) *bool { return &c.CommitVerify }),
 		absent: "on",
 		help:   "After a commit, when its client has been answered, count how many of the committed flows are in the kernel's table, and log it. The next reading of the table does it (`-R`, as the script orders), else one of its own five seconds later, which takes about 4 µs per entry of the table.",
 	},

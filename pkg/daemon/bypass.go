@@ -65,6 +65,7 @@ func (d *Daemon) sendTable(ctx context.Context) error {
 	return err
 }
 
+// pause sleeps unless ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

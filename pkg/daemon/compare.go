@@ -132,9 +132,9 @@ func (e *easer) rest(ctx context.Context, entries, gone int) error {
 	if e.entries += entries; e.entries < comparePiece || gone > compareGone {
 		return nil
 	}
-	pause := time.Duration(e.entries) * time.Second / time.Duration(e.rate())
+	due := time.Duration(e.entries) * time.Second / time.Duration(e.rate())
 	e.entries = 0
-	return rest(ctx, pause)
+	return pause(ctx, due)
 }
 
 // rate is the number of entries a second: a large table may take half of the
@@ -152,17 +152,5 @@ func (e *easer) settle(ctx context.Context) error {
 	if !e.slow {
 		return nil
 	}
-	return rest(ctx, compareSettle)
-}
-
-// rest sleeps unless ctx ends.
-func rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
+	return pause(ctx, compareSettle)
 }

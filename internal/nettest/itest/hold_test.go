@@ -198,6 +198,19 @@ func allOf(all []int, want int, ok func(int) bool) error {
 	return nil
 }
 
+// holdRuns are ours with the setting, next to either kind, and the controls.
+var holdRuns = []struct {
+	name  string
+	p     pairing
+	extra string
+	held  bool
+}{
+	{"Go_Go", pairing{nettest.Go, nettest.Go}, holdOn, true},
+	{"C_Go", pairing{nettest.C, nettest.Go}, holdOn, true},
+	{"Go_Go_off", pairing{nettest.Go, nettest.Go}, holdOff, false},
+	{"C_C", pairing{nettest.C, nettest.C}, holdOff, false},
+}
+
 // TestHoldFailover lets UDP flows become older than their kernel timeout, kept
 // alive by what the server sends through A, and moves the addresses to B
 // without any request to its daemon: the server's next words get through. In
@@ -206,17 +219,7 @@ func allOf(all []int, want int, ok func(int) bool) error {
 func TestHoldFailover(t *testing.T) {
 	const flows = 10 // of each family
 	t.Parallel()
-	for _, test := range []struct {
-		name  string
-		p     pairing
-		extra string
-		held  bool
-	}{
-		{"Go_Go", pairing{nettest.Go, nettest.Go}, holdOn, true},
-		{"C_Go", pairing{nettest.C, nettest.Go}, holdOn, true},
-		{"Go_Go_off", pairing{nettest.Go, nettest.Go}, holdOff, false},
-		{"C_C", pairing{nettest.C, nettest.C}, holdOff, false},
-	} {
+	for _, test := range holdRuns {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			nettest.Need(t, test.p.a, test.p.b)
@@ -316,17 +319,7 @@ func TestHoldThereAndBack(t *testing.T) {
 // and A is told to delete connections in use; held, they stay.
 func TestHoldStandbyRestart(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name  string
-		p     pairing
-		extra string
-		held  bool
-	}{
-		{"Go_Go", pairing{nettest.Go, nettest.Go}, holdOn, true},
-		{"C_Go", pairing{nettest.C, nettest.Go}, holdOn, true},
-		{"Go_Go_off", pairing{nettest.Go, nettest.Go}, holdOff, false},
-		{"C_C", pairing{nettest.C, nettest.C}, holdOff, false},
-	} {
+	for _, test := range holdRuns {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			nettest.Need(t, test.p.a, test.p.b)
