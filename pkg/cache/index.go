@@ -38,7 +38,9 @@ func newIndex(n uint32) index {
 // resized returns the number of buckets for so many entries: half as much
 // again above ten entries per bucket, a good fit below one and a half, else n
 // as it is. A table that grows out of the processor's near caches grows to
-// what is expected of it at once, and stays so until it would fit into them.
+// what is expected of it at once, and stays so until it would fit into them. It
+// shrinks to a quarter at most: as many entries may come as it has buckets
+// before the last has moved, and they must find room.
 func resized(n, expected uint32, entries int) uint32 {
 	switch {
 	case n == 0:
@@ -50,7 +52,7 @@ func resized(n, expected uint32, entries int) uint32 {
 	case n > nearBuckets && n <= expected && entries > nearBuckets*fullBucket/4:
 		return n
 	case n > 2*minBuckets && entries < int(n)*3/2:
-		return max(minBuckets, uint32(entries/(fullBucket/2)))
+		return max(minBuckets, n/4, uint32(entries/(fullBucket/2)))
 	}
 	return n
 }
@@ -83,7 +85,7 @@ func (x *index) bucket(i uint32) *bucket {
 // insert adds an entry that is not in the index. The index must have room.
 func (x *index) insert(h uint64, id ID) {
 	i := x.home(h)
-	for {
+	for range x.n {
 		if x.chunks[i/chunkLen] == nil {
 			x.chunks[i/chunkLen] = new([chunkLen]bucket)
 			x.held++
@@ -96,6 +98,7 @@ func (x *index) insert(h uint64, id ID) {
 		b.over++
 		i = x.after(i)
 	}
+	panic("cache: no room in the index")
 }
 
 // remove takes an entry out and reports whether it was there.

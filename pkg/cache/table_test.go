@@ -533,3 +533,28 @@ func TestExpectedEntriesAreNotMoved(t *testing.T) {
 		t.Errorf("%d places in an empty table", got)
 	}
 }
+
+// However a table that was told what to expect fills and empties, there is room
+// in its index: it may be shrinking when the next wave comes.
+func TestWaves(t *testing.T) {
+	for _, expected := range []int{0, 20_000, 262_144, 1 << 20} {
+		for _, low := range []uint64{0, 1000, 1270, 1290, 8000, 39_000} {
+			tb := New[uint64, uint64](hashInt)
+			tb.Expect(expected)
+			first, next := uint64(0), uint64(0)
+			for _, high := range []uint64{6000, 50_000, 6000, 100_000} {
+				for ; next-first < high; next++ {
+					tb.Put(&next)
+				}
+				for ; next-first > low; first++ {
+					id, ok := tb.Lookup(&first)
+					if !ok {
+						t.Fatalf("expecting %d: entry %d is missing", expected, first)
+					}
+					tb.Delete(id)
+				}
+				checkTable(t, tb)
+			}
+		}
+	}
+}
