@@ -145,6 +145,7 @@ func effects() (list []effect) {
 		add("Conntrackgo/AcceptFrom/IPv4_address", sync+"|AcceptFrom { IPv4_address 10.1.2.3/8 IPv4_address 192.0.2.1 } | }", accept("10.0.0.0/8", "192.0.2.1/32"))
 		add("Conntrackgo/AcceptFrom/IPv6_address", sync+"|AcceptFrom { IPv6_address fd00::1 IPv6_address fe80::/10 } | }", accept("fd00::1/128", "fe80::/10"))
 	}
+	groupEffects(add)
 	attributeEffects(add)
 	peerEffects(add)
 	helper := func(c *Config) { c.HelperSections = 1 }
@@ -206,8 +207,11 @@ func peerEffects(add func(string, string, func(*Config))) {
 		{[]string{"fe80::1%eth2"}, "PeerVersion fe80:0::1%eth2 1.4.5", wire.Since145},
 		{[]string{"fd00::1"}, "PeerVersion fd00::1 1.4.5", wire.Since145},
 		{nil, "PeerVersion 1.4.2", wire.Since147}, // there is nobody
+		{[]string{"192.0.2.1"}, "PeerVersion 192.0.2.2 1.4.5 | Group on Peers { IPv4_address 192.0.2.2 IPv4_address 192.0.2.3 }", wire.Since145},
+		{[]string{"192.0.2.1"}, "PeerVersion 1.4.5 PeerVersion 192.0.2.1 1.4.7 | Group on Peers { IPv4_address 192.0.2.2 }", wire.Since145},
 	} {
-		add("Conntrackgo/PeerVersion", udp(e.peers...)+e.text+" | }", version(e.want))
+		text, rest, _ := strings.Cut(e.text, "|")
+		add("Conntrackgo/PeerVersion", udp(e.peers...)+text+" |"+rest+" }", version(e.want))
 	}
 	add("Conntrackgo/PeerVersion", "Sync { Mode ALARM { } Multicast { Interface eth2 IPv4_address 225.0.0.50 Group 3780 } } Conntrackgo { |PeerVersion 1.4.6 | }",
 		version(wire.Since145))

@@ -5,9 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/alecthomas/participle/v2/lexer"
+
+	"github.com/conntrackgo/conntrackgo/pkg/link"
+	"github.com/conntrackgo/conntrackgo/pkg/node"
 )
 
 func readCorpus(t testing.TB, file string) string {
@@ -27,6 +31,9 @@ func FuzzParse(f *testing.F) {
 	}
 	for _, text := range errorSnippets {
 		f.Add([]byte(text))
+	}
+	for _, r := range groupRefusals() {
+		f.Add([]byte(r.text))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		cfg, warnings, err := Parse("f", src)
@@ -95,5 +102,31 @@ func checkSane(t *testing.T, c *Config) {
 	}
 	if c.Sync && len(c.Links) == 0 && c.CheckStart() == nil {
 		t.Fatal("Sync without link would start")
+	}
+	checkSaneGroup(t, c)
+}
+
+// checkSaneGroup checks what the others may take for granted of a group.
+func checkSaneGroup(t *testing.T, c *Config) {
+	t.Helper()
+	for _, l := range c.Links {
+		if l.Group != c.Node.Group || len(l.Peers) > 0 && !(l.Group && l.Transport == link.UDP) {
+			t.Fatalf("group %v, link %+v", c.Node.Group, l)
+		}
+		for i, p := range l.Peers {
+			if !p.IsValid() || p.Zone() != "" || p == l.Local || p.Is4() != l.Peers[0].Is4() || slices.Contains(l.Peers[:i], p) {
+				t.Fatalf("peer %s in %+v", p, l)
+			}
+		}
+	}
+	if !c.Node.Group || !c.Sync || c.CheckStart() != nil {
+		return
+	}
+	l, n := &c.Links[0], &c.Node
+	switch {
+	case len(c.Links) != 1, l.Transport == link.TCP, n.Mode != node.FTFW,
+		n.DisableInternalCache, n.DisableExternalCache, n.Hold != 0, c.Snapshot.Path != "",
+		l.Transport == link.UDP && (len(l.Peers) < 1 || len(l.Peers) > 15):
+		t.Fatalf("a group that cannot be would start: %+v", c)
 	}
 }

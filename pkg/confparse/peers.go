@@ -60,16 +60,27 @@ func (b *builder) finishPeers() {
 			continue
 		}
 		of[p.addr] = p.version
-		if !slices.ContainsFunc(b.cfg.Links, func(l link.Config) bool { return l.Peer == p.addr }) {
+		if !slices.ContainsFunc(b.cfg.Links, func(l link.Config) bool { return slices.Contains(destinations(&l), p.addr) }) {
 			b.advisef(p.pos, "PeerVersion of %s is not used: it is the destination of no link", p.addr)
 		}
 	}
 	oldest := &b.cfg.Node.PeerVersion
 	for i := range b.cfg.Links {
-		version, ok := of[b.cfg.Links[i].Peer]
-		if !ok {
-			version = everybody
+		for _, addr := range destinations(&b.cfg.Links[i]) {
+			version, ok := of[addr]
+			if !ok {
+				version = everybody
+			}
+			*oldest = max(*oldest, version)
 		}
-		*oldest = max(*oldest, version)
 	}
+}
+
+// destinations are whom a link sends to, an invalid address being whoever
+// listens.
+func destinations(l *link.Config) []netip.Addr {
+	if len(l.Peers) > 0 {
+		return l.Peers
+	}
+	return []netip.Addr{l.Peer}
 }

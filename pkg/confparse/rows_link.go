@@ -119,7 +119,9 @@ type linkState struct {
 	family uint8 // of the last address that could be read
 	mixed  bool  // a group of each family
 	device lexer.Position
-	zones  []value // addresses with a zone
+	zones  []value   // addresses with a zone
+	peer   groupPeer // the destination, of either family
+	lonely int       // of the warnings the one that there is no destination; 0: none
 }
 
 // versions are the IP versions of the families.

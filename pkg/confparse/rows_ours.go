@@ -127,6 +127,34 @@ var ourRows = []row{
 		help: "A host, or a network with its prefix length.",
 	},
 	{
+		in: "Conntrackgo", words: "Group", arg: boolean,
+		set: func(b *builder, v value) error {
+			b.group.on, b.group.pos = v.on, v.pos
+			return nil
+		},
+		absent: "off",
+		help:   "This node is one of three or more, up to sixteen; set it on all of them. It has a relation of its own with each of the others, as with the other node of a pair, and a cache of what each of them has. It needs Mode FTFW and one link, Multicast or UDP, and does not go with DisableExternalCache and Snapshot. The others run conntrackgo too; over UDP a C daemon can be one of them that knows this node only.",
+	},
+	{
+		in: "Conntrackgo", words: "Peers", arg: block,
+		set: func(b *builder, v value) error {
+			if b.group.block.Line == 0 {
+				b.group.block = v.pos
+			}
+			return nil
+		},
+		absent: "the destination alone",
+		help:   "Group over UDP: the other nodes, at most 15, together with the destination of the link if that has one. Over Multicast they find each other.",
+	},
+	{
+		in: "Conntrackgo/Peers", words: "IPv4_address", arg: address, set: addPeer(flow.IPv4),
+		help: "Another node's address on the link, of the family of this node's.",
+	},
+	{
+		in: "Conntrackgo/Peers", words: "IPv6_address", arg: address, set: addPeer(flow.IPv6),
+		help: "The same for IPv6, without a zone.",
+	},
+	{
 		in: "Conntrackgo", words: "DoNotSync", arg: block, done: attributesTo(func(c *Config) *flow.Has { return &c.Node.DoNotSync }),
 		absent: "none",
 		help:   "Attributes of flows that are neither sent nor taken from other nodes. At a commit an entry that the kernel has keeps its own, a new one has none. Set it on all nodes alike.",
@@ -151,7 +179,7 @@ var ourRows = []row{
 	{
 		in: "Conntrackgo", words: "PeerVersion", arg: release, head: headPeer, set: setPeerVersion,
 		absent: "1.4.7",
-		help:   "The version of the other node's conntrackd, from 1.4.2 on. What a version before 1.4.7 refuses is not sent to it, and its NAT addresses are converted: see [protocol.md](protocol.md) 9. With an address it is about the node at that destination of a link; of several nodes the oldest version counts. conntrackgo is 1.4.7.",
+		help:   "The version of the other node's conntrackd, from 1.4.2 on. What a version before 1.4.7 refuses is not sent to it, and its NAT addresses are converted: see [protocol.md](protocol.md) 9. With an address it is about the node at that destination of a link, or of Peers; of several nodes the oldest version counts. conntrackgo is 1.4.7.",
 	},
 }
 

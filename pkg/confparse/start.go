@@ -36,6 +36,7 @@ type sectionState struct {
 	helperless  lexer.Position // the first list with Helper
 	peers       []peerVersion
 	hold        holdState
+	group       groupState
 }
 
 // holdState is what HoldInjected and HoldTimeout say, in either order.
@@ -77,6 +78,7 @@ func (b *builder) finish() {
 	}
 	b.finishScheduler()
 	b.finishSync()
+	b.finishGroup()
 	b.finishPeers()
 	if c.Syslog != "" && c.StatsSyslog != "" && c.Syslog != c.StatsSyslog {
 		b.warnf(b.statsSyslog, "facility %s of Stats is not used: General says %s", c.StatsSyslog, c.Syslog)
@@ -103,7 +105,7 @@ func (b *builder) finishSync() {
 	}
 	if b.hold.on && n.DisableExternalCache {
 		n.Hold = cmp.Or(b.hold.time, node.DefaultHold)
-	} else if b.hold.on {
+	} else if b.hold.on && !b.group.on {
 		b.warnf(b.hold.pos, "HoldInjected is ignored: it needs DisableExternalCache")
 	}
 	if n.DisableExternalCache && c.Snapshot.Path != "" {
@@ -175,6 +177,7 @@ func (b *builder) closeUnicast(l *link.Config, pos lexer.Position) {
 		b.refuseStart(pos, "no address: the link needs at least its own, better both")
 		return
 	}
+	b.link.peer = groupPeer{pos, l.Peer}
 	v := versions[b.link.family]
 	other := func(a netip.Addr) bool { return a.IsValid() && a.Is4() != (b.link.family == flow.IPv4) }
 	if other(l.Local) {
@@ -186,6 +189,7 @@ func (b *builder) closeUnicast(l *link.Config, pos lexer.Position) {
 		l.Peer = netip.Addr{}
 	case !l.Peer.IsValid():
 		b.advisef(pos, "no destination address: nothing will be sent to any peer")
+		b.link.lonely = len(b.warnings)
 	}
 	if l.Port == 0 {
 		b.advisef(pos, "no Port: the kernel will choose one that the peer does not know")

@@ -43,6 +43,10 @@ type Config struct {
 	// MulticastInterface is IPv4_interface, the local address that selects
 	// the interface of an IPv4 group.
 	MulticastInterface netip.Addr
+	// Group opens a Group: every peer is spoken to alone. Not for TCP.
+	Group bool
+	// Peers are those of a Group over UDP, Peer included.
+	Peers []netip.Addr
 	// Port is the UDP or TCP port of both sides (Port, Group). Zero: any.
 	Port uint16
 	// SendBuffer and ReceiveBuffer are socket buffer sizes in bytes, forced

@@ -74,6 +74,10 @@ type Config struct {
 	// DoNotRestore such that nobody writes to the kernel: of HasMark,
 	// HasHelper and HasLabels.
 	DoNotSync, DoNotRestore flow.Has
+	// Group: the peer is one of several, each with a node of its own. One that
+	// has acknowledged nothing for 10 s is given up, and everything exchanged
+	// when it answers again; see away.go. FTFW only.
+	Group bool
 	// Name is who this node is, and Software what it runs: it tells another
 	// conntrackgo. Without a name nothing is told.
 	Name     wire.NodeName
