@@ -61,7 +61,7 @@ func run(log *logrus.Logger) error {
 	}
 	switch {
 	case cmd.Kind == ctl.Client:
-		return ctl.Call(cfg.Socket, cmd.Code, os.Stdout)
+		return cmd.Call(cfg.Socket, os.Stdout)
 	case cmd.Kind == ctl.Daemon && !daemon.IsBackground():
 		return daemon.Background(cfg)
 	}

@@ -26,6 +26,7 @@ type Command struct {
 	Kind       Kind
 	ConfigFile string
 	Code       int32    // the request, if Kind is Client
+	Operand    string   // of the request; empty: it has none
 	Warnings   []string // to be shown before acting
 }
 
@@ -158,8 +159,10 @@ func (s *scanner) request(o *option) error {
 		return invalidParameters()
 	}
 	f := o.bare()
+	word := ""
 	if len(o.words()) > 0 {
-		if word, ok := s.operand(); ok {
+		var ok bool
+		if word, ok = s.operand(); ok {
 			if f = o.match(word); f == nil {
 				return &UsageError{fmt.Sprintf("unknown parameter `%s' for option `-%c'", word, o.letter), false}
 			}
@@ -171,7 +174,7 @@ func (s *scanner) request(o *option) error {
 	if f.use != "" {
 		s.warnf("use `%s' instead of `%s' as parameter.", f.use, f.word)
 	}
-	s.choose(o, f)
+	s.choose(o, f, word)
 	return nil
 }
 
@@ -184,13 +187,17 @@ func (s *scanner) xml() error {
 	if f == nil {
 		return invalidParameters()
 	}
-	s.choose(s.last, f)
+	s.choose(s.last, f, s.cmd.Operand)
 	return nil
 }
 
-func (s *scanner) choose(o *option, f *form) {
+// choose takes a request, and the word after the option if that is an operand.
+func (s *scanner) choose(o *option, f *form, word string) {
+	if f.operand == "" {
+		word = ""
+	}
 	s.last, s.form = o, f
-	s.cmd.Kind, s.cmd.Code = Client, f.code
+	s.cmd.Kind, s.cmd.Code, s.cmd.Operand = Client, f.code, word
 }
 
 // operand takes the next argument unless it is an option.

@@ -199,14 +199,18 @@ func FuzzParseArgs(f *testing.F) {
 		f.Add(c.args)
 	}
 	f.Add("-C -x -d --help - \x00")
+	f.Add("-c 192.0.2.1 -x -c")
 	f.Fuzz(func(t *testing.T, line string) {
-		cmd, err := ParseArgs(split(line), rows)
+		cmd, err := ParseArgs(split(line), withOperand)
 		var usageErr *UsageError
 		if err != nil && !errors.As(err, &usageErr) {
 			t.Fatalf("error of type %T", err)
 		}
 		if err == nil && cmd.ConfigFile == "" {
 			t.Fatal("no configuration file")
+		}
+		if (cmd.Operand != "") != (cmd.Code == 1001) {
+			t.Fatalf("request %d with operand %q", cmd.Code, cmd.Operand)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +24,14 @@ func (e *ConnectError) Unwrap() error { return e.Err }
 
 // Call sends a request to the daemon at path and copies the reply to w until
 // the daemon closes. It waits without limit: a commit takes as long as it
-// takes. No daemon is a *ConnectError.
-func Call(path string, code int32, w io.Writer) error {
+// takes. No daemon is a *ConnectError. With an operand, at most one, the reply
+// ends in a status: ErrRefused and ErrUnanswered tell what went wrong, when w
+// has had the text.
+func Call(path string, code int32, w io.Writer, operand ...string) error {
+	request, err := appendRequest(nil, code, operand)
+	if err != nil {
+		return err
+	}
 	if err := checkPath(path); err != nil {
 		return &ConnectError{path, err}
 	}
@@ -35,14 +40,27 @@ func Call(path string, code int32, w io.Writer) error {
 		return &ConnectError{path, err}
 	}
 	defer conn.Close()
-	request := binary.NativeEndian.AppendUint32(nil, uint32(code))
 	if _, err := conn.Write(request); err != nil {
 		return fmt.Errorf("send request %d: %w", code, cause(err))
 	}
-	if _, err := io.Copy(w, conn); err != nil {
+	var status error
+	if len(operand) > 0 {
+		status, err = copyWithStatus(w, conn)
+	} else {
+		_, err = io.Copy(w, conn)
+	}
+	if err != nil {
 		return fmt.Errorf("read reply to request %d: %w", code, cause(err))
 	}
-	return nil
+	return status
+}
+
+// Call sends the request of a Client command; see the function of that name.
+func (c Command) Call(path string, w io.Writer) error {
+	if c.Operand == "" {
+		return Call(path, c.Code, w)
+	}
+	return Call(path, c.Code, w, c.Operand)
 }
 
 // How long a client tries to get into a full backlog, and how often.

@@ -198,6 +198,14 @@ func TestOurClientDrivesCDaemon(t *testing.T) {
 	if got := d.call(t, 16); got != "" {
 		t.Errorf("internal cache after its flush: %q", got)
 	}
+	// It does not know of operands, and is none the worse for one.
+	var b bytes.Buffer
+	if err := Call(d.socket, 1001, &b, "192.0.2.1"); !errors.Is(err, ErrUnanswered) || b.Len() > 0 {
+		t.Errorf("1001 with an operand: %q %v", b.String(), err)
+	}
+	if got := d.call(t, 21); !strings.HasPrefix(got, "cache internal:\n") {
+		t.Errorf("after it: %q", got)
+	}
 
 	d.call(t, 20)
 	for _, file := range []string{d.socket, d.lock} {

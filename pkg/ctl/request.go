@@ -3,7 +3,8 @@
 //
 // The protocol: the client connects, sends one 32-bit signed number in native
 // byte order and reads text until the server closes. There is no length, no
-// status and no error channel.
+// status and no error channel. Requests with an operand, which conntrackd does
+// not have, send that too and get a status (operand.go).
 //
 // The package knows no request by name. The daemon hands it a table of
 // Request rows; the command line, the usage text and the server are all
@@ -28,6 +29,11 @@ type Request struct {
 	// in the order of the rows.
 	Flag string
 
+	// Operand is what the usage text calls the operand of a request that has
+	// one: with `-c` as Flag and `address` as Operand, whatever follows -c
+	// and is the beginning of no sub-argument. Empty: there is none.
+	Operand string
+
 	// Old is an obsolete spelling of Flag, accepted with a warning.
 	Old string
 
@@ -41,6 +47,11 @@ type Request struct {
 	// error ends the reply; the client cannot be told. ErrHold keeps the
 	// connection open until the process has ended.
 	Handle func(ctx context.Context, w io.Writer) error
+
+	// HandleOperand is Handle of a request with Operand. The operand is what
+	// a client has sent, up to MaxOperand bytes of anything. An error makes
+	// the client fail, once it has shown what was written to w.
+	HandleOperand func(ctx context.Context, w io.Writer, operand string) error
 }
 
 // ErrHold is returned by a handler whose client must see the end of the reply
@@ -51,9 +62,11 @@ var ErrHold = errors.New("hold connection until exit")
 type form struct {
 	letter byte
 	word   string // sub-argument; empty: the option alone
-	xml    bool
-	code   int32
-	use    string // of an obsolete word: the one to use instead
+	// operand is the name of what takes the place of a sub-argument.
+	operand string
+	xml     bool
+	code    int32
+	use     string // of an obsolete word: the one to use instead
 }
 
 // option is one option letter that sends a request.
@@ -67,8 +80,8 @@ type option struct {
 func options(rows []Request) []option {
 	var opts []option
 	for _, r := range rows {
-		current := parseForms(r.Flag, r.Code)
-		old := parseForms(r.Old, r.Code)
+		current := parseForms(r.Flag, r)
+		old := parseForms(r.Old, r)
 		for i := range old {
 			old[i].use = current[0].word
 		}
@@ -94,7 +107,7 @@ func addForm(opts []option, f form, help string) []option {
 
 // parseForms reads the spellings of one row. A malformed row is a mistake in
 // our own table.
-func parseForms(flag string, code int32) []form {
+func parseForms(flag string, r Request) []form {
 	if flag == "" {
 		return nil
 	}
@@ -104,7 +117,7 @@ func parseForms(flag string, code int32) []form {
 		if len(words) == 0 || len(words[0]) != 2 || words[0][0] != '-' {
 			panic("ctl: malformed flag in request table: " + flag)
 		}
-		f := form{letter: words[0][1], code: code}
+		f := form{letter: words[0][1], code: r.Code, operand: r.Operand}
 		words = words[1:]
 		if n := len(words); n > 0 && words[n-1] == "-x" {
 			f.xml = true
@@ -112,6 +125,9 @@ func parseForms(flag string, code int32) []form {
 		}
 		if len(words) > 0 {
 			f.word = words[0]
+		}
+		if f.word != "" && f.operand != "" {
+			panic("ctl: sub-argument and operand in request table: " + flag)
 		}
 		forms = append(forms, f)
 	}
@@ -127,21 +143,27 @@ func findOption(opts []option, letter byte) *option {
 	return nil
 }
 
-// match finds the first plain form whose word starts with arg.
+// match finds the first plain form whose word starts with arg, else the one
+// that takes an operand.
 func (o *option) match(arg string) *form {
+	var withOperand *form
 	for i := range o.forms {
 		f := &o.forms[i]
-		if !f.xml && f.word != "" && strings.HasPrefix(f.word, arg) {
+		switch {
+		case f.xml:
+		case f.operand != "" && arg != "":
+			withOperand = f
+		case f.word != "" && strings.HasPrefix(f.word, arg):
 			return f
 		}
 	}
-	return nil
+	return withOperand
 }
 
 // bare is the form without a sub-argument, nil if there is none.
 func (o *option) bare() *form {
 	for i := range o.forms {
-		if f := &o.forms[i]; !f.xml && f.word == "" {
+		if f := &o.forms[i]; !f.xml && f.word == "" && f.operand == "" {
 			return f
 		}
 	}
@@ -151,7 +173,7 @@ func (o *option) bare() *form {
 // asXML finds the XML sibling of f, nil if there is none.
 func (o *option) asXML(f *form) *form {
 	for i := range o.forms {
-		if g := &o.forms[i]; g.xml && !f.xml && g.word == f.word {
+		if g := &o.forms[i]; g.xml && !f.xml && g.word == f.word && g.operand == f.operand {
 			return g
 		}
 	}
@@ -162,8 +184,12 @@ func (o *option) asXML(f *form) *form {
 func (o *option) words() []string {
 	var list []string
 	for _, f := range o.forms {
-		if f.word != "" && !f.xml && f.use == "" {
+		switch {
+		case f.xml || f.use != "":
+		case f.word != "":
 			list = append(list, f.word)
+		case f.operand != "":
+			list = append(list, "<"+f.operand+">")
 		}
 	}
 	return list

@@ -3,10 +3,8 @@ package ctl
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -16,7 +14,7 @@ import (
 
 // Config holds the limits of the server. A zero field means its default.
 type Config struct {
-	RequestTimeout time.Duration // wait for the request number; default 5 s
+	RequestTimeout time.Duration // wait for the whole request; default 5 s
 	StallTimeout   time.Duration // a client that empties no socket buffer for so long is dropped; default 30 s
 	YieldTimeout   time.Duration // the same if others wait for its place; default 1 s
 	DrainTimeout   time.Duration // wait for handlers at shutdown; default 2 s
@@ -63,10 +61,7 @@ const acceptPause = 100 * time.Millisecond
 // not return. Clients of ErrHold stay connected.
 func Serve(ctx context.Context, ln net.Listener, reqs []Request, cfg Config) error {
 	cfg = cfg.withDefaults()
-	s := &server{cfg: cfg, handlers: make(map[int32]handler, len(reqs)), crowd: newCrowd(&cfg)}
-	for _, r := range reqs {
-		s.handlers[r.Code] = r.Handle
-	}
+	s := &server{cfg: cfg, rows: rowsByCode(reqs), crowd: newCrowd(&cfg)}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer s.cancel()
 
@@ -77,15 +72,13 @@ func Serve(ctx context.Context, ln net.Listener, reqs []Request, cfg Config) err
 	return errors.Join(err, s.drain())
 }
 
-type handler = func(ctx context.Context, w io.Writer) error
-
 type server struct {
-	cfg      Config
-	handlers map[int32]handler
-	crowd    *crowd
-	ctx      context.Context
-	cancel   context.CancelFunc
-	clients  sync.WaitGroup
+	cfg     Config
+	rows    map[int32]*Request
+	crowd   *crowd
+	ctx     context.Context
+	cancel  context.CancelFunc
+	clients sync.WaitGroup
 }
 
 func (s *server) accept(ctx context.Context, ln net.Listener) error {
@@ -119,14 +112,12 @@ func (s *server) serve(c *client) {
 	defer s.crowd.leave(c)
 	defer c.conn.Close()
 
-	code, err := s.readRequest(c.conn)
-	if err != nil {
-		s.cfg.Counters.LocalReadFailed.Add(1)
-		return
-	}
-	handle, ok := s.handlers[code]
-	if !ok {
+	handle, err := s.request(c.conn)
+	switch {
+	case errors.Is(err, errUnknown):
 		s.cfg.Counters.LocalUnknownRequest.Add(1)
+	case err != nil:
+		s.cfg.Counters.LocalReadFailed.Add(1)
 	}
 	if handle == nil || !s.crowd.begin(s.ctx, c) {
 		return
@@ -142,15 +133,20 @@ func (s *server) serve(c *client) {
 // replyBuffer gathers the small writes of a handler.
 const replyBuffer = 32 << 10
 
-func (s *server) readRequest(conn net.Conn) (int32, error) {
+// request reads what a client asks for; nil is answered with nothing.
+func (s *server) request(conn net.Conn) (handler, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(s.cfg.RequestTimeout)); err != nil {
-		return 0, err
+		return nil, err
 	}
-	var b [4]byte
-	if _, err := io.ReadFull(conn, b[:]); err != nil {
-		return 0, err
+	return readRequest(conn, s.rows)
+}
+
+func rowsByCode(reqs []Request) map[int32]*Request {
+	rows := make(map[int32]*Request, len(reqs))
+	for i := range reqs {
+		rows[reqs[i].Code] = &reqs[i]
 	}
-	return int32(binary.NativeEndian.Uint32(b[:])), nil
+	return rows
 }
 
 // drain waits for the clients, then cuts them off, then gives up.
