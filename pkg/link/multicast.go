@@ -83,6 +83,7 @@ func hasAddress(i *net.Interface, a netip.Addr) bool {
 type membership struct {
 	group  netip.Addr
 	source netip.Addr // of what is sent; not valid: any of the interface
+	joined int        // the interface; 0 before
 }
 
 // receiving keeps out the groups that other processes of the machine joined.
@@ -106,20 +107,27 @@ func (m *membership) sending() []option {
 	}
 }
 
+// join joins on an interface. It leaves the one before though that is gone: a
+// socket may have so many memberships and no more.
 func (m *membership) join(s *socket, index int) (err error) {
 	closed := s.raw.Control(func(fd uintptr) {
-		if m.group.Is6() {
-			err = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP,
-				&unix.IPv6Mreq{Multiaddr: m.group.As16(), Interface: uint32(index)})
-			return
+		if m.joined != 0 {
+			_ = m.change(int(fd), unix.IP_DROP_MEMBERSHIP, unix.IPV6_LEAVE_GROUP, m.joined)
 		}
-		err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP,
-			&unix.IPMreqn{Multiaddr: m.group.As4(), Ifindex: int32(index)})
+		m.joined = index
+		err = m.change(int(fd), unix.IP_ADD_MEMBERSHIP, unix.IPV6_JOIN_GROUP, index)
 	})
 	if err = errors.Join(err, closed); err != nil {
 		return fmt.Errorf("join group %s: %w", m.group, err)
 	}
 	return nil
+}
+
+func (m *membership) change(fd, how4, how6, index int) error {
+	if m.group.Is6() {
+		return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, how6, &unix.IPv6Mreq{Multiaddr: m.group.As16(), Interface: uint32(index)})
+	}
+	return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, how4, &unix.IPMreqn{Multiaddr: m.group.As4(), Ifindex: int32(index)})
 }
 
 // leaveBy chooses the interface that datagrams leave by.

@@ -3,10 +3,12 @@ package link
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -132,6 +134,31 @@ func TestMulticastInterfaceComesBack(t *testing.T) {
 			a, b := nsA.open(t, group(c.group, c.ifaceA)), nsB.open(t, group(c.group, c.ifaceB))
 			comeBack(t, nsA, nsB, a, b, "fd09::1", "fd09::2")
 		})
+	}
+}
+
+// However often it is made anew: memberships of interfaces that are gone count.
+func TestMulticastInterfaceComesBackOften(t *testing.T) {
+	nsA, nsB := pair(t)
+	for _, n := range []*namespace{nsA, nsB} {
+		n.do(func() {
+			if err := os.WriteFile("/proc/sys/net/ipv4/igmp_max_memberships", []byte("1"), 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	a, b := nsA.open(t, group("225.0.0.50", "10.9.0.1")), nsB.open(t, group("225.0.0.50", "10.9.0.2"))
+	for i := range 3 {
+		send(t, a, "before")
+		nsB.receiveUntil(t, b, "before")
+		nsA.ip(t, "link del sync0", fmt.Sprintf("link add filler%da type veth peer name filler%db", i, i))
+		nsB.ip(t, fmt.Sprintf("link add filler%da type veth peer name filler%db", i, i))
+		plug(t, nsA, nsB)
+		for range 2 { // each notices by sending
+			send(t, a, "awake")
+			send(t, b, "awake")
+		}
+		b.(*datagrams).guard.read = time.Time{} // more than a second has passed
 	}
 }
 
