@@ -34,8 +34,9 @@ type Batch struct {
 
 // received is one accepted datagram: its place in the arrays and its source.
 type received struct {
-	data []byte
-	from netip.Addr
+	data    []byte
+	from    netip.Addr
+	toGroup bool
 }
 
 // NewBatch returns a batch of n datagrams of at most size bytes each. The
@@ -77,6 +78,10 @@ func (b *Batch) Datagram(i int) []byte { return b.got[:b.n][i].data }
 // From returns the source of datagram i, without a zone.
 func (b *Batch) From(i int) netip.Addr { return b.got[:b.n][i].from }
 
+// ToGroup reports whether datagram i was sent to the multicast group, and not
+// to us alone.
+func (b *Batch) ToGroup(i int) bool { return b.got[:b.n][i].toGroup }
+
 // Refused returns the source of a datagram that the last Recv refused, and
 // whether there was one.
 func (b *Batch) Refused() (netip.Addr, bool) { return b.refused, b.refused.IsValid() }
@@ -95,9 +100,9 @@ func (b *Batch) reset() {
 }
 
 // accept adds datagram i of the kernel's to those that Recv returns.
-func (b *Batch) accept(i int, from netip.Addr) int {
+func (b *Batch) accept(i int, from netip.Addr, toGroup bool) int {
 	size := int(b.msgs[i].n)
-	b.got[b.n] = received{data: b.bufs[i][:size], from: from}
+	b.got[b.n] = received{data: b.bufs[i][:size], from: from, toGroup: toGroup}
 	b.n++
 	return size
 }
@@ -118,21 +123,24 @@ func (b *Batch) source(i int) netip.Addr {
 }
 
 // arrival returns the index of the interface that datagram i came through, 0
-// if the kernel did not say.
-func (b *Batch) arrival(i int) int {
+// if the kernel did not say, and whether it was sent to a multicast address:
+// the sockets take no other than that of the group.
+func (b *Batch) arrival(i int) (via int, toGroup bool) {
 	const head = unix.SizeofCmsghdr
 	if b.msgs[i].Controllen < head {
-		return 0
+		return 0, false
 	}
 	c := (*unix.Cmsghdr)(unsafe.Pointer(&b.ctl[i]))
 	body := unsafe.Pointer(&b.ctl[i][head])
 	switch {
 	case c.Level == unix.IPPROTO_IP && c.Type == unix.IP_PKTINFO:
-		return int((*unix.Inet4Pktinfo)(body).Ifindex)
+		info := (*unix.Inet4Pktinfo)(body)
+		return int(info.Ifindex), info.Addr[0]>>4 == 0xe
 	case c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_PKTINFO:
-		return int((*unix.Inet6Pktinfo)(body).Ifindex)
+		info := (*unix.Inet6Pktinfo)(body)
+		return int(info.Ifindex), info.Addr[0] == 0xff
 	}
-	return 0
+	return 0, false
 }
 
 // outgoing is the array of headers that Send hands to the kernel.
@@ -148,6 +156,14 @@ func newOutgoing(n int) outgoing {
 		o.msgs[i].SetIovlen(1)
 	}
 	return o
+}
+
+// address makes all datagrams go to what is in name when they are sent.
+func (o *outgoing) address(name *unix.RawSockaddrInet6) {
+	for i := range o.msgs {
+		o.msgs[i].Name = (*byte)(unsafe.Pointer(name))
+		o.msgs[i].Namelen = unix.SizeofSockaddrInet6 // IPv4 takes what it needs
+	}
 }
 
 // load puts as many of the datagrams as fit, and returns how many.

@@ -1,23 +1,36 @@
 package link
 
-import "testing"
+import (
+	"net/netip"
+	"testing"
+)
 
 // Full batches over the loopback device, as under load; the time is that of
 // one datagram, sent and received.
 func BenchmarkSendRecv(b *testing.B) {
-	cfg := ends("127.0.0.1", "127.0.0.2")
+	b.Run("pair", func(b *testing.B) {
+		tx, rx := openBench(b, ends("127.0.0.1", "127.0.0.2")), openBench(b, ends("127.0.0.2", "127.0.0.1"))
+		benchmark(b, tx.Send, rx)
+	})
+	b.Run("group", func(b *testing.B) {
+		to, cfg := netip.MustParseAddr("127.0.0.2"), ends("127.0.0.1", "127.0.0.2")
+		cfg.Group, cfg.Peers = true, []netip.Addr{to, netip.MustParseAddr("127.0.0.3")}
+		tx, rx := openBench(b, cfg).(*Group), openBench(b, ends("127.0.0.2", "127.0.0.1"))
+		benchmark(b, func(batch [][]byte) (int, error) { return tx.SendTo(to, batch) }, rx)
+	})
+}
+
+func openBench(b *testing.B, cfg Config) Link {
 	cfg.Interface, cfg.Port = "lo", 39780
-	tx, err := Open(cfg)
+	l, err := Open(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer tx.Close()
-	cfg.Local, cfg.Peer = cfg.Peer, cfg.Local
-	rx, err := Open(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer rx.Close()
+	b.Cleanup(func() { l.Close() })
+	return l
+}
+
+func benchmark(b *testing.B, send func([][]byte) (int, error), rx Link) {
 	batch := make([][]byte, 64)
 	for i := range batch {
 		batch[i] = make([]byte, 1468)
@@ -26,7 +39,7 @@ func BenchmarkSendRecv(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(1468)
 	for done := 0; done < b.N; done += len(batch) {
-		if n, err := tx.Send(batch); n != len(batch) || err != nil {
+		if n, err := send(batch); n != len(batch) || err != nil {
 			b.Fatal(n, err)
 		}
 		for got := 0; got < len(batch); {

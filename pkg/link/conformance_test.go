@@ -129,6 +129,12 @@ func openOnLoopback(t *testing.T, cfg Config, port uint16) Link {
 // TestConformance is what every transport must do.
 func TestConformance(t *testing.T) {
 	all := map[string]rig{"Set": twoLoopbacks}
+	for _, k := range groupKinds {
+		all["Group over "+k.name] = func(t *testing.T) (a, b Link) {
+			nsA, nsB := pair(t)
+			return nsA.open(t, k.config(1, 2)), nsB.open(t, k.config(2, 2))
+		}
+	}
 	for transport := range openers {
 		if rigs[transport] == nil {
 			t.Fatalf("%s has an opener and no rig", transport)
@@ -331,6 +337,12 @@ func TestOpenRefuses(t *testing.T) {
 			Config{Transport: Multicast, Interface: "nosuch0", Local: netip.MustParseAddr("225.0.0.50")}, nil},
 		{"group on a foreign address", `open Multicast link on "lo": no interface has the address 192.0.2.77 of IPv4_interface`,
 			Config{Transport: Multicast, Interface: "lo", Local: netip.MustParseAddr("225.0.0.50"), MulticastInterface: netip.MustParseAddr("192.0.2.77")}, nil},
+		{"TCP group", `open TCP link on "lo": no group over TCP`,
+			Config{Transport: TCP, Interface: "lo", Local: local, Group: true}, nil},
+		{"group on no multicast address", `open Multicast link on "lo": 10.1.1.1 is no multicast address`,
+			Config{Transport: Multicast, Interface: "lo", Local: netip.MustParseAddr("10.1.1.1"), Group: true}, nil},
+		{"peers of two families", `open UDP link on "lo": local address 0.0.0.0 and destination ::1 are of two families`,
+			Config{Transport: UDP, Interface: "lo", Group: true, Peers: []netip.Addr{peer, netip.IPv6Loopback()}}, nil},
 		{"no transport", `open link on "lo": unknown transport`, Config{Interface: "lo"}, nil},
 		{"no interface", `open UDP link on "": no Interface configured`,
 			Config{Transport: UDP, Local: local, Peer: peer}, nil},

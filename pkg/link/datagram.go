@@ -11,15 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A link of datagrams, to one peer (udp.go) or to a group (multicast.go), has
-// two sockets. The receiving one is bound to where the peers send to. The
-// sending one has a port of the kernel's choice, as peers expect nothing of it
-// (docs/protocol.md 7), and is connected: the kernel keeps the route, and tells
-// of a peer that refuses.
+// A link of datagrams, to one peer (udp.go), to a group (multicast.go), or to
+// each of several peers (group.go), has two sockets. The receiving one is bound
+// to where the peers send to. The sending one has a port of the kernel's choice,
+// as peers expect nothing of it (docs/protocol.md 7), and is connected, if there
+// is one place to send to: the kernel keeps the route, and tells of a peer that
+// refuses.
 type datagrams struct {
 	transport Transport
 	name      string
 	device    string // the interface that is sent and received through
+	tied      bool   // bound to an address that means nothing beyond device
 	mtu       int
 	tx, rx    *socket
 	guard     guard
@@ -166,15 +168,17 @@ func (l *datagrams) follow(fd int) {
 		return
 	}
 	l.index = index
-	if scoped(l.peer.Addr()) {
-		// A receiving socket bound to such an address is tied to the index.
-		_ = l.rx.raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
-		})
+	if l.tied { // to its index
+		tie(fd, index)
+		_ = l.rx.raw.Control(func(fd uintptr) { tie(int(fd), index) })
 	}
 	if l.moved != nil {
 		l.moved(index)
 	}
+}
+
+func tie(fd, index int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
 }
 
 // scoped reports whether an address has a meaning on one interface only.
@@ -224,7 +228,8 @@ func (l *datagrams) recvSome(fd uintptr) {
 
 // judge accepts or refuses datagram i and returns the bytes accepted.
 func (l *datagrams) judge(i int) int {
-	from, via := l.in.source(i), l.in.arrival(i)
+	from := l.in.source(i)
+	via, toGroup := l.in.arrival(i)
 	if !l.guard.pass(from, via) {
 		l.count.refused.Add(1)
 		l.in.refused = from
@@ -237,7 +242,7 @@ func (l *datagrams) judge(i int) int {
 		l.count.truncated.Add(1)
 		return 0
 	}
-	return l.in.accept(i, from)
+	return l.in.accept(i, from, toGroup)
 }
 
 func (l *datagrams) Stats() Stats {

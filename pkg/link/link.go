@@ -1,6 +1,8 @@
 // Package link moves datagrams between the nodes: it opens the sync links of
-// conntrackd.conf and sends and receives in batches, best effort. It knows
-// nothing of what is inside a datagram (docs/protocol.md 7).
+// conntrackd.conf and sends and receives in batches, best effort. A link has one
+// other end, or speaks to all in a multicast group at once; with a Group it
+// speaks to each of several nodes alone. It knows nothing of what is inside a
+// datagram (docs/protocol.md 7).
 package link
 
 import (
@@ -102,10 +104,13 @@ var openers = map[Transport]func(Config) (Link, error){
 	TCP:       openTCP,
 }
 
-// Open opens a link. Errors name the link; those of the system can be taken
-// apart with errors.Is.
+// Open opens a link; with Config.Group it is a *Group. Errors name the link;
+// those of the system can be taken apart with errors.Is.
 func Open(cfg Config) (Link, error) {
 	open := openers[cfg.Transport]
+	if open != nil && cfg.Group {
+		open = openGroup
+	}
 	if open == nil {
 		return nil, fmt.Errorf("open link on %q: unknown transport", cfg.Interface)
 	}

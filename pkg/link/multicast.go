@@ -31,8 +31,13 @@ func openMulticast(cfg Config) (Link, error) {
 	l.guard = newGuard(via.Name, via.Index, netip.Addr{}, cfg.AcceptFrom)
 	l.guard.refresh()
 	l.peer = netip.AddrPortFrom(group, cfg.Port)
+	bind := l.peer
+	if cfg.Group { // receives what is sent to us alone, too
+		bind = netip.AddrPortFrom(wildcard(group), cfg.Port)
+	}
+	l.tied = scoped(bind.Addr())
 	m := membership{group: group, source: cfg.MulticastInterface}
-	if l.rx, err = receiver(&cfg, l.peer, l.index, m.receiving()...); err != nil {
+	if l.rx, err = receiver(&cfg, bind, l.index, m.receiving()...); err != nil {
 		return nil, err
 	}
 	if l.tx, err = sender(&cfg, wildcard(group), l.index, m.sending()...); err == nil {

@@ -17,7 +17,7 @@ func openUDP(cfg Config) (Link, error) {
 		return nil, err
 	}
 	l := newDatagrams(&cfg, cfg.Interface, dev.index, payload(dev.mtu, local))
-	l.guard = newGuard(cfg.Interface, dev.index, peer, cfg.AcceptFrom)
+	l.guard, l.tied = newGuard(cfg.Interface, dev.index, peer, cfg.AcceptFrom), scoped(local)
 	if peer.IsValid() && !peer.IsUnspecified() {
 		l.peer = netip.AddrPortFrom(peer, cfg.Port)
 	}
