@@ -80,6 +80,7 @@ func TestAcceptance(t *testing.T) {
 	nsB.ip(t, "addr add 10.9.0.3/24 dev sync0", "addr add fd09::3/64 dev sync0 nodad",
 		"addr add 10.8.0.2/24 dev other0", "addr add fd08::2/64 dev other0 nodad", "route add fd09::/64 dev other0 metric 4000",
 		"addr add 203.0.113.9/32 dev lo", "addr add 203.0.113.7/32 dev lo", "addr add 2001:db8::9/128 dev lo")
+	nsB.awaitLocal(t, "2001:db8::9")
 	for _, c := range []struct {
 		name, local, peer string
 		from, device      string // of the stranger
