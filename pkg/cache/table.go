@@ -107,6 +107,13 @@ func (t *Table[K, V]) Delete(id ID) {
 	}
 }
 
+// Lives reports whether id, which need not be one any more, is that of a live
+// entry.
+func (t *Table[K, V]) Lives(id ID) bool {
+	e := t.slab.lookup(id)
+	return e != nil && e.state&(used|dead) == used
+}
+
 // Dead reports whether the entry is a tombstone.
 func (t *Table[K, V]) Dead(id ID) bool { return t.entry(id).state&dead != 0 }
 

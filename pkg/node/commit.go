@@ -7,12 +7,10 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
 )
 
-// commit walks the external cache twice: flows without a master first, then
-// those that need theirs in the kernel (docs/protocol.md 6.2).
+// commit walks the external cache.
 type commit struct {
-	active  bool
-	related bool // second pass
-	at      cursor
+	active bool
+	order  *order
 }
 
 // BeginCommit starts to hand out the external cache for the kernel. It
@@ -21,42 +19,41 @@ func (n *Node) BeginCommit() bool {
 	if n.commit.active {
 		return false
 	}
-	n.commit = commit{active: true}
+	n.commit = commit{active: true, order: &order{}}
 	return true
 }
 
 // NextCommit fills batch with the next flows to write, as the kernel takes
 // them: the timeout is what is left of it, and what is not restored is not
 // there. done is true when there are no
-// more; until then a call may return none. len(batch) bounds the work of one
-// call.
+// more; until then a call may return none, and the first ones do: they work out
+// the order. An entry that lives during the whole commit is handed out once.
 func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, done bool) {
 	c := &n.commit
 	if !c.active {
 		return 0, true
 	}
 	s := n.external
-	s.scan(&c.at, len(batch), func(r ref) {
-		e := s.common(r)
-		if (flow.Has(e.has).Has(flow.HasMaster)) != c.related {
-			return
+	if !c.order.prepare(now, s) {
+		return 0, false
+	}
+	for range batch {
+		r, more := c.order.take()
+		if !more {
+			n.commit = commit{}
+			return filled, true
+		}
+		if !s.lives(r) {
+			continue
 		}
 		f := &batch[filled]
 		s.load(r, f)
-		f.Timeout = n.timeLeft(f.Has, f.Timeout, seconds(now)-e.seen)
+		f.Timeout = n.timeLeft(f.Has, f.Timeout, seconds(now)-s.common(r).seen)
 		f.Has |= flow.HasTimeout
 		n.unrestored(f)
 		filled++
-	})
-	if !c.at.done {
-		return filled, false
 	}
-	if !c.related {
-		n.commit = commit{active: true, related: true}
-		return filled, false
-	}
-	n.commit = commit{}
-	return filled, true
+	return filled, false
 }
 
 // Held is what the internal cache says of the kernel's entry of a flow.

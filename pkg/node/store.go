@@ -211,6 +211,25 @@ func (s *store) dead(r ref) bool {
 	return s.v4.Dead(r.id())
 }
 
+// lives reports whether r, which may be of an entry that was, is that of a live
+// one.
+func (s *store) lives(r ref) bool {
+	if r.is6() {
+		return s.v6.Lives(r.id())
+	}
+	return r != none && s.v4.Lives(r.id())
+}
+
+// proto is the protocol of an entry.
+func (s *store) proto(r ref) uint8 {
+	if r.is6() {
+		k, _ := s.v6.At(r.id())
+		return k.proto
+	}
+	k, _ := s.v4.At(r.id())
+	return k.proto
+}
+
 func (s *store) revive(r ref) {
 	if r.is6() {
 		s.v6.Revive(r.id())
