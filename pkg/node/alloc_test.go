@@ -159,8 +159,8 @@ func TestCommitNoAllocations(t *testing.T) {
 			total += n
 		}
 	}
-	if got := testing.AllocsPerRun(20, run); got != 0 {
-		t.Errorf("%v allocations per commit", got)
+	if got := testing.AllocsPerRun(20, run); got > commitAllocs {
+		t.Errorf("%v allocations per commit of %d entries", got, total)
 	}
 	if total != 2000 {
 		t.Errorf("%d entries handed out, want 2000", total)

@@ -55,7 +55,10 @@ func (p *pair) dumpAll(text []byte, xml bool) []byte {
 	return text
 }
 
-// What walks a table allocates nothing, however large the table is.
+// commitAllocs are those of its order, however many entries there are.
+const commitAllocs = 2
+
+// What walks a table allocates nothing for an entry, however large the table is.
 func TestWalksDoNotAllocate(t *testing.T) {
 	families(t, func(t *testing.T, family uint8) {
 		p, dumped := filled(t, family)
@@ -70,7 +73,11 @@ func TestWalksDoNotAllocate(t *testing.T) {
 			"reports": func() { p.a.Bytes(); p.a.Stats() },
 		} {
 			walk()
-			if n := testing.AllocsPerRun(3, walk); n != 0 {
+			most := 0.
+			if name == "commit" {
+				most = commitAllocs
+			}
+			if n := testing.AllocsPerRun(3, walk); n > most {
 				t.Errorf("%s: %v allocations for %d entries", name, n, tableSize)
 			}
 		}

@@ -26,8 +26,8 @@ func (n *Node) BeginCommit() bool {
 // NextCommit fills batch with the next flows to write, as the kernel takes
 // them: the timeout is what is left of it, and what is not restored is not
 // there. done is true when there are no
-// more; until then a call may return none, and the first ones do: they work out
-// the order. An entry that lives during the whole commit is handed out once.
+// more; until then a call may return none, as the first ones of a large cache do,
+// which work out the order. An entry that lives during the whole commit is handed out once.
 func (n *Node) NextCommit(now time.Duration, batch []flow.Flow) (filled int, done bool) {
 	c := &n.commit
 	if !c.active {

@@ -42,8 +42,10 @@ const (
 	// ones have eight for each power of two.
 	exactAges  = 64
 	commitAges = exactAges + 8*(32-6)
-	// orderChunk is how many slots of the cache are looked at in one call.
-	orderChunk = 4096
+	// orderSteps times orderChunk is how many slots of the cache are looked at in
+	// one call.
+	orderSteps = 8
+	orderChunk = 512
 )
 
 const tcpEstablished = 3 // TCP_CONNTRACK_ESTABLISHED
@@ -73,11 +75,17 @@ func (o *order) bucket(s *store, r ref) int {
 	return c.commitClass(s.proto(r))*commitAges + ageBucket(o.now-min(c.born, o.now))
 }
 
-// prepare does a piece of the sorting and reports whether all is done.
+// prepare does some of the sorting and reports whether all is done.
 func (o *order) prepare(now time.Duration, s *store) (done bool) {
-	if o.done {
-		return true
+	for range orderSteps {
+		if !o.done {
+			o.step(now, s)
+		}
 	}
+	return o.done
+}
+
+func (o *order) step(now time.Duration, s *store) {
 	if !o.placing {
 		if o.at == (cursor{}) {
 			o.now = seconds(now)
@@ -86,11 +94,10 @@ func (o *order) prepare(now time.Duration, s *store) (done bool) {
 		if o.at.done {
 			o.lay()
 		}
-		return false
+		return
 	}
 	s.scan(&o.at, orderChunk, func(r ref) { o.place(o.bucket(s, r), r) })
 	o.done = o.at.done
-	return o.done
 }
 
 // lay makes places of the counts.
