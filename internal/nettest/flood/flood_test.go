@@ -2,6 +2,7 @@ package flood_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -151,3 +152,35 @@ func TestRateIsKept(t *testing.T) {
 		t.Errorf("1000 requests at 5000 a second took %v", r.Took)
 	}
 }
+
+// TestMixed: the kernel takes every flow, and no two of them meet.
+func TestMixed(t *testing.T) {
+	n, w := open(t)
+	const flows = 1024
+	for i, do := range []func(flood.Load) (flood.Result, error){w.Create, w.Update, w.Delete} {
+		result, err := do(flood.MixedFlows(0, flows, uint32(i)))
+		if err != nil || result.OK != flows {
+			t.Fatalf("request %d: %+v, %v", i, result, err)
+		}
+		if i == 2 {
+			break
+		}
+		table, err := n.Kernel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := map[string]int{}
+		for key, e := range table {
+			if e.Mark>>20 != uint32(i) {
+				t.Fatalf("%v has mark %#x after %d changes", key, e.Mark, i)
+			}
+			mirrored := e.Reply.Src == key.Dst && e.Reply.Dst == key.Src && e.Reply.Sport == key.Dport && e.Reply.Dport == key.Sport
+			kinds[fmt.Sprintf("proto %d, IPv4 %v, translated %v", key.Proto, key.Src.Is4(), !mirrored && !isICMP(key.Proto))]++
+		}
+		if len(table) != flows || len(kinds) != 10 {
+			t.Errorf("%d flows in the kernel: %v", len(table), kinds)
+		}
+	}
+}
+
+func isICMP(proto uint8) bool { return proto == flood.ICMP || proto == flood.ICMPv6 }

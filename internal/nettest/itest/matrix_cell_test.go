@@ -3,41 +3,10 @@ package itest_test
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
 )
-
-// matrixFlow is flow i after so many changes: TCP, UDP and ICMP of both
-// families, with translations of either end, of addresses and of ports.
-func matrixFlow(i int, changes uint32) flood.Flow {
-	fam := families[i/2%2]
-	f := flood.Flow{
-		Proto: flood.UDP, Src: fam.src, Dst: fam.dst, Sport: uint16(i), Dport: 1000,
-		Timeout: 1000, Mark: changes<<20 + uint32(i), Status: seen,
-	}
-	if i%2 == 0 {
-		f.Proto, f.State, f.Status = flood.TCP, 3, open
-	}
-	if changes > 0 {
-		f.Status = open
-		if f.State != 0 {
-			f.State = 7
-		}
-	}
-	switch i % 16 {
-	case 0, 6:
-		f.SNAT = netip.AddrPortFrom(fam.snat, 0)
-	case 3, 5:
-		f.DNAT = netip.AddrPortFrom(fam.dnat, 8080)
-	case 8, 14:
-		f.SNAT, f.DNAT = netip.AddrPortFrom(fam.snat, uint16(20000+i)), netip.AddrPortFrom(fam.dnat, 0)
-	case 9, 15:
-		f.Proto, f.Type, f.Dport = fam.icmp, fam.echo, 0
-	}
-	return f
-}
 
 // side is one node of a cell. Its flows are [first, next).
 type side struct {
@@ -74,8 +43,7 @@ func (m *meeting) other(s *side) *side {
 func (m *meeting) write(s *side, run func(flood.Load) (flood.Result, error), from, to int) {
 	m.Helper()
 	s.kernel = nil
-	changes := s.changes
-	_, err := run(flood.Load{From: from, To: to, Flow: func(i int, f *flood.Flow) { *f = matrixFlow(i, changes) }})
+	_, err := run(flood.MixedFlows(from, to, s.changes))
 	m.ok(err)
 }
 
@@ -224,8 +192,8 @@ func (m *meeting) asks(restarted, survivor *side, gone nettest.Table) {
 func (m *meeting) hasToAsk(restarted, survivor *side) {
 	m.Helper()
 	m.begin(restarted, 1)
-	news := key(matrixFlow(restarted.next-1, 0))
-	missed := key(matrixFlow(restarted.next-2, 0))
+	news := key(flood.Mixed(restarted.next-1, 0))
+	missed := key(flood.Mixed(restarted.next-2, 0))
 	m.eventually("news of the restarted side", func() error {
 		external, err := survivor.External(m.Context())
 		if err != nil {
