@@ -31,6 +31,7 @@ type Config struct {
 	IgnoreAddresses []netip.Addr
 	FilterLines     []string // further lines inside the Filter section
 	GeneralLines    []string // further lines inside the General section
+	Ours            []string // lines of the Conntrackgo section, which a C daemon refuses
 	Extra           string   // text at the end of the file
 
 	// Paths, each chosen by NewDaemon when empty.
@@ -53,6 +54,11 @@ func (c *Config) Text() string {
 	}
 	fmt.Fprintf(&b, "\tOptions {\n\t\tTCPWindowTracking %s\n\t\tExpectationSync %s\n\t}\n}\n", onOff(c.TCPWindowTracking), expects)
 	c.writeGeneral(&b)
+	if len(c.Ours) > 0 {
+		b.WriteString("Conntrackgo {\n")
+		writeLines(&b, "\t", c.Ours)
+		b.WriteString("}\n")
+	}
 	b.WriteString(c.Extra)
 	return b.String()
 }
@@ -90,10 +96,7 @@ var (
 func LinkSection(transport, device string, local, peer netip.Addr, port int, isDefault bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\t%s %s{\n", orDefault(transport, "UDP"), map[bool]string{true: "Default "}[isDefault])
-	family := "IPv4"
-	if local.Is6() {
-		family = "IPv6"
-	}
+	family := family(local)
 	switch {
 	case transport != "Multicast":
 		fmt.Fprintf(&b, "\t\t%s_address %s\n\t\t%s_Destination_Address %s\n\t\tPort %d\n", family, local, family, peer, port)
@@ -131,16 +134,20 @@ func (c *Config) writeFilter(b *strings.Builder) {
 	if len(c.IgnoreAddresses) > 0 {
 		b.WriteString("\t\tAddress Ignore {\n")
 		for _, a := range c.IgnoreAddresses {
-			family := "IPv4"
-			if a.Is6() {
-				family = "IPv6"
-			}
-			fmt.Fprintf(b, "\t\t\t%s_address %s\n", family, a)
+			fmt.Fprintf(b, "\t\t\t%s_address %s\n", family(a), a)
 		}
 		b.WriteString("\t\t}\n")
 	}
 	writeLines(b, "\t\t", c.FilterLines)
 	b.WriteString("\t}\n")
+}
+
+// family is the word for an address's IP version.
+func family(a netip.Addr) string {
+	if a.Is6() {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 func writeLines(b *strings.Builder, indent string, lines []string) {

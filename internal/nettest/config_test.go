@@ -14,6 +14,7 @@ func TestConfigText(t *testing.T) {
 		StartupResync: true, PurgeTimeout: 5, CommitTimeout: 7, ModeLines: []string{"ACKWindowSize 20"},
 		TCPWindowTracking: true, HashLimit: 1000, IgnoreAddresses: []netip.Addr{SyncA, SyncA6},
 		FilterLines: []string{"Protocol Ignore { ICMP }"}, GeneralLines: []string{"NetlinkOverrunResync 5"},
+		Ours: []string{"Group on"}, Extra: "# the end\n",
 		Socket: "/tmp/x.ctl", Lock: "/tmp/x.lock", LogFile: "/tmp/x.log",
 	}
 	path := filepath.Join("testdata", "conntrackd.conf")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -182,6 +183,19 @@ func (d *Daemon) Internal(ctx context.Context) (Table, error) { return d.dump(ct
 
 // External reads the external cache ("-e").
 func (d *Daemon) External(ctx context.Context) (Table, error) { return d.dump(ctx, "-e") }
+
+// ExternalByNode reads the external caches of a group, by who told of them.
+func (d *Daemon) ExternalByNode(ctx context.Context) (map[netip.Addr]Table, error) {
+	out, err := d.Client(ctx, "-e")
+	if err != nil {
+		return nil, err
+	}
+	all, err := ParseTables(out)
+	if err != nil {
+		return nil, fmt.Errorf("read -e of %s: %w", d, err)
+	}
+	return all, nil
+}
 
 func (d *Daemon) dump(ctx context.Context, option string) (Table, error) {
 	out, err := d.Client(ctx, option)

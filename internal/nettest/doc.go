@@ -32,11 +32,15 @@
 //	              ----| B |--------------------
 //	                  +---+
 //
+// NewSegment is any number of nodes, "a", "b", "c" and on, whose sync
+// interfaces meet in a switch, and NewCluster the same with a client and a
+// server, where the third firewall is .253: the topologies of a group.
+//
 // The client's and the server's default routes point at the virtual addresses
 // 10.1.0.1, fd01::1 and 10.2.0.1, fd02::1, which nobody holds until MoveVIPs
 // (or keepalived) gives them to a firewall. The two bridges live in the client
 // and the server, so a firewall's interface can be set down without touching
-// the others.
+// the others. That of a segment lives in a node of its own.
 //
 // # Names, leftovers, processes
 //

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -302,5 +303,85 @@ func TestCDaemonLife(t *testing.T) {
 	}
 	if _, err := os.Stat(d.Config.Socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("socket after an orderly end: %v", err)
+	}
+}
+
+// pings fails unless an address on the sync link answers a node.
+func pings(n *Node, to string) error {
+	_, err := n.Run("ping", "-n", "-c", "1", "-W", "1", "-I", SyncIf, to)
+	return err
+}
+
+func TestSegment(t *testing.T) {
+	lab := Get(t)
+	s, err := lab.NewSegment(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reach := func(i, j int) error {
+		return errors.Join(pings(s.Nodes[i], SyncAddr(j, false).String()), pings(s.Nodes[i], SyncAddr(j, true).String()))
+	}
+	for i := range s.Nodes {
+		for j := range s.Nodes {
+			if err := reach(i, j); err != nil {
+				t.Errorf("%d does not reach %d: %v", i, j, err)
+			}
+		}
+	}
+	for name, cut := range map[string]func(*Node, bool) error{"carrier": s.SetCarrier, "joined": s.SetJoined} {
+		if err := cut(s.Nodes[2], false); err != nil {
+			t.Fatal(err)
+		}
+		state, err := s.Nodes[2].Run("ip", "link", "show", "dev", SyncIf)
+		if err == nil && strings.Contains(state, "NO-CARRIER") != (name == "carrier") {
+			err = errors.New(state)
+		}
+		if pings(s.Nodes[0], SyncAddr(2, true).String()) == nil || pings(s.Nodes[2], SyncAddr(1, false).String()) == nil || err != nil {
+			t.Errorf("%s: the third node can be reached, or %v", name, err)
+		}
+		if err := reach(0, 1); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := cut(s.Nodes[2], true); err != nil {
+			t.Fatal(err)
+		}
+		if err := Eventually(t.Context(), 10*time.Second, "the third node", func() error { return reach(2, 0) }); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSegmentConfigs(t *testing.T) {
+	s := &Segment{Nodes: make([]*Node, 3)}
+	c := s.Configs("UDP", true, true)[1]
+	if want := []string{"Group on", "Peers { IPv6_address fd00:100::3 }"}; c.Local.String() != "fd00:100::2" ||
+		c.Peer.String() != "fd00:100::1" || !slices.Equal(c.Ours, want) {
+		t.Errorf("node b is told %v, %v, %q", c.Local, c.Peer, c.Ours)
+	}
+	for name, c := range map[string]Config{"multicast": s.Configs("Multicast", false, true)[0], "two": (&Segment{Nodes: s.Nodes[:2]}).Configs("UDP", false, true)[0]} {
+		if !slices.Equal(c.Ours, []string{"Group on"}) {
+			t.Errorf("%s: node a is told %q", name, c.Ours)
+		}
+	}
+	if c := s.Configs("Multicast", false, false)[0]; c.Ours != nil {
+		t.Errorf("a C daemon is told %q", c.Ours)
+	}
+}
+
+func TestClusterCarriesPacketsThroughTheHolder(t *testing.T) {
+	lab := Get(t)
+	c, err := lab.NewCluster(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fw := range c.Nodes {
+		if err := c.MoveVIPs(fw); err != nil {
+			t.Fatal(err)
+		}
+		for _, dst := range []string{Server.String(), Server6.String()} {
+			if _, err := c.Client.Run("ping", "-c1", "-W3", dst); err != nil {
+				t.Errorf("through %s: %v", fw.Name, err)
+			}
+		}
 	}
 }

@@ -51,7 +51,8 @@ type Entry struct {
 	ZoneReply uint16
 	Helper    string
 	Use, ID   uint32
-	Active    int // "active since", seconds; -1 if not shown
+	Active    int        // "active since", seconds; -1 if not shown
+	From      netip.Addr // the node that told of it, in a group
 	Raw       *RawEntry
 }
 
@@ -62,21 +63,47 @@ type Table map[Key]*Entry
 // with or without the extended prefix. Two lines with one key are an error.
 func ParseTable(text string) (Table, error) {
 	t := Table{}
+	return t, parseLines(text, t.add)
+}
+
+// ParseTables reads the plain text of a group's external caches: one table for
+// each node that told of something.
+func ParseTables(text string) (map[netip.Addr]Table, error) {
+	all := map[netip.Addr]Table{}
+	return all, parseLines(text, func(e *Entry) error {
+		if !e.From.IsValid() {
+			return fmt.Errorf("parse table: nobody told of %v", e.Key)
+		}
+		if all[e.From] == nil {
+			all[e.From] = Table{}
+		}
+		return all[e.From].add(e)
+	})
+}
+
+func (t Table) add(e *Entry) error {
+	if t[e.Key] != nil {
+		return fmt.Errorf("parse table: %v is there twice", e.Key)
+	}
+	t[e.Key] = e
+	return nil
+}
+
+func parseLines(text string, add func(*Entry) error) error {
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for lines.Scan() {
 		if lines.Text() == "" {
-			return nil, fmt.Errorf("parse table: empty line")
+			return fmt.Errorf("parse table: empty line")
 		}
 		e, err := ParseEntry(lines.Text())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if t[e.Key] != nil {
-			return nil, fmt.Errorf("parse table: %v is there twice", e.Key)
+		if err := add(e); err != nil {
+			return err
 		}
-		t[e.Key] = e
 	}
-	return t, lines.Err()
+	return lines.Err()
 }
 
 // ParseEntry reads one line of such a table.
@@ -111,8 +138,16 @@ func ParseEntry(line string) (*Entry, error) {
 	return e, nil
 }
 
-// parseSuffixes takes "[active since 3s]" and "[expires in 4s]" off a line.
+// parseSuffixes takes "[active since 3s]", "[expires in 4s]" and what may
+// follow, "[from ADDRESS]", off a line.
 func (e *Entry) parseSuffixes(line string) (string, error) {
+	if head, tail, ok := strings.Cut(line, " [from "); ok {
+		from, err := netip.ParseAddr(strings.TrimSuffix(tail, "]"))
+		if err != nil {
+			return "", err
+		}
+		e.From, line = from, head
+	}
 	if head, tail, ok := strings.Cut(line, " [active since "); ok {
 		n, err := strconv.Atoi(strings.TrimSuffix(tail, "s]"))
 		if err != nil {

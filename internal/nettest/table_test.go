@@ -1,6 +1,7 @@
 package nettest
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -49,6 +50,10 @@ func TestParseEntry(t *testing.T) {
 				Timeout: -1, Active: 2,
 			},
 		},
+		"external cache of a group": {
+			"udp      17 src=1.1.1.1 dst=2.2.2.2 sport=1 dport=2 [UNREPLIED] [active since 2s] [from fd00:100::3]",
+			Entry{Key: Key{Proto: 17, Tuple: Tuple{Src: addr("1.1.1.1"), Dst: addr("2.2.2.2"), Sport: 1, Dport: 2}}, Timeout: -1, Unreplied: true, Active: 2, From: addr("fd00:100::3")},
+		},
 		"gre": {
 			"gre      47 src=1.1.1.1 dst=2.2.2.2 srckey=0x1 dstkey=0x20 [active since 24s]",
 			Entry{Key: Key{Proto: 47, Tuple: Tuple{Src: addr("1.1.1.1"), Dst: addr("2.2.2.2"), Sport: 1, Dport: 0x20}}, Timeout: -1, Active: 24},
@@ -91,6 +96,7 @@ func TestParseRefusesNonsense(t *testing.T) {
 		good + " [SURPRISE]\n",
 		good + " sport=many\n",
 		good + " [active since long]\n",
+		good + " [from nobody]\n",
 		good + "\n" + good + "\n",
 		good + "\n\n",
 	} {
@@ -100,6 +106,29 @@ func TestParseRefusesNonsense(t *testing.T) {
 	}
 	if got, err := ParseTable(""); err != nil || len(got) != 0 {
 		t.Errorf("empty text: %v, %v", got, err)
+	}
+}
+
+// TestParseTables: nodes may tell of the same flow, each once.
+func TestParseTables(t *testing.T) {
+	flow := func(sport int, from string) string {
+		return fmt.Sprintf("udp      17 src=1.1.1.1 dst=2.2.2.2 sport=%d dport=2 [active since 1s]%s\n", sport, from)
+	}
+	const a, b = " [from 192.0.2.1]", " [from 192.0.2.2]"
+	all, err := ParseTables(flow(1, a) + flow(1, b) + flow(2, b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 2 || len(all[addr("192.0.2.1")]) != 1 || len(all[addr("192.0.2.2")]) != 2 {
+		t.Errorf("read as %v", all)
+	}
+	for _, text := range []string{flow(1, ""), flow(1, a) + flow(1, a), "nonsense"} {
+		if got, err := ParseTables(text); err == nil {
+			t.Errorf("%q was read as %v", text, got)
+		}
+	}
+	if _, err := ParseTable(flow(1, a) + flow(1, b)); err == nil {
+		t.Error("one table has a flow twice")
 	}
 }
 
