@@ -65,21 +65,23 @@ func (e *Engine) nack(from, to uint32) {
 	}
 }
 
-// acked takes the peer's ACK of from..to. While our hello is unanswered the
-// inner numbers of a range prove nothing (see helloAnswered); its ends have
-// arrived.
+// acked takes the peer's ACK of from..to. Where the range has numbers with
+// HELLO, those and what is before them prove nothing (see helloAnswered); its
+// ends have arrived.
 func (e *Engine) acked(now time.Duration, from, to uint32) {
 	if !e.ours(to) {
 		e.stats.ForeignRanges++
 		return
 	}
+	hello := e.out.helloFirst
 	for i := e.seek(from); i != 0; {
 		n := e.q.at(i)
 		if wire.After(n.seq, to) {
 			break
 		}
 		next := n.next
-		trusted := n.flags&wire.FlagHELLO == 0 || n.seq == from || n.seq == to
+		vain := n.flags&wire.FlagHELLO != 0 || wire.Before(n.seq, hello) && !wire.Before(to, hello)
+		trusted := !vain || n.seq == from || n.seq == to
 		if trusted || n.kind == wire.FlagACK || n.kind == wire.FlagNACK {
 			if n.tracked {
 				e.resync.outstanding--

@@ -55,8 +55,9 @@
 //     wants a bulk. Runs of HELLOs are watched for gaps, repetitions and
 //     hidden restarts.
 //  5. Our first message leaves at once, a HELLO is answered at once, and
-//     objects wait a while for the answer. What was sent with HELLO is sent
-//     again afterwards. A peer that was there before us gets a bulk.
+//     objects wait a while for the answer. What was sent with HELLO, or before
+//     it and is not acknowledged, is sent again afterwards. A peer that was
+//     there before us gets a bulk.
 //  6. Repeated control messages carry fresh HELLO bits.
 //  7. ACK and NACK of numbers that were not sent in this life are ignored; the
 //     last of a range must have been.

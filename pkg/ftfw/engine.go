@@ -95,11 +95,12 @@ func New(cfg Config, now time.Duration) *Engine {
 	cfg.ResendQueue = max(cfg.ResendQueue, 1)
 	e := &Engine{cfg: cfg}
 	e.out = sending{
-		first:     cfg.FirstSeq,
-		next:      cfg.FirstSeq,
-		timer:     now + aliveEvery,
-		held:      cfg.HelloHold > 0,
-		holdUntil: now + cfg.HelloHold,
+		first:      cfg.FirstSeq,
+		next:       cfg.FirstSeq,
+		helloFirst: cfg.FirstSeq,
+		timer:      now + aliveEvery,
+		held:       cfg.HelloHold > 0,
+		holdUntil:  now + cfg.HelloHold,
 	}
 	e.ack.window = cfg.ACKWindow
 	e.hold.wait = cfg.Reorder

@@ -119,9 +119,10 @@ func (e *Engine) answerHello() {
 	e.queueAlive()
 }
 
-// helloAnswered ends our own hello. A C peer does not look for gaps among
-// messages with HELLO and acknowledges what it never got, so whatever was
-// sent that way is sent again.
+// helloAnswered ends our own hello. A peer does not look for gaps before a
+// message with HELLO, and a C peer acknowledges what it never got, so what was
+// sent before the last of them is sent again, but for what this very message
+// acknowledges.
 func (e *Engine) helloAnswered(now time.Duration, seq uint32) {
 	if e.out.hello != helloSay {
 		return
@@ -130,13 +131,18 @@ func (e *Engine) helloAnswered(now time.Duration, seq uint32) {
 	e.out.settled = e.out.hellos == 1 && (!e.peer.Set || seq == e.peer.Last+1)
 	e.peer.accepted = 0
 	e.endHold()
-	if e.out.objects {
-		e.requeueUnacked(false)
-	}
+	e.out.repeat = e.out.objects || !e.out.settled || e.doubtful()
 	if e.out.objects || !e.peer.run {
 		e.raise(Event{Kind: BulkWanted})
 	}
 	e.out.objects = false
+}
+
+// doubtful reports whether something is unacknowledged that was sent before our
+// hello began.
+func (e *Engine) doubtful() bool {
+	head := e.q.lists[resendList].head
+	return head != 0 && wire.Before(e.q.at(head).seq, e.out.helloFirst)
 }
 
 // heardAt watches for a peer that talks and never acknowledges anything: the
@@ -156,6 +162,7 @@ func (e *Engine) heardAt(now time.Duration) {
 
 // sayHello begins our hello once more.
 func (e *Engine) sayHello() {
-	e.out.hello, e.out.hellos, e.out.settled = helloInit, 0, false
+	o := &e.out
+	o.hello, o.hellos, o.settled, o.helloFirst = helloInit, 0, false, o.next
 	e.stats.HellosRepeated++
 }

@@ -33,6 +33,10 @@ type hearing struct {
 // Receive takes the header of one message of the peer, whose body can be read.
 func (e *Engine) Receive(now time.Duration, h wire.Header) Verdict {
 	v := e.receive(now, h, classify(h))
+	if e.out.repeat {
+		e.out.repeat = false
+		e.requeueUnacked(false)
+	}
 	e.hold.passes = false
 	e.finishResync()
 	return v

@@ -22,16 +22,18 @@ type sending struct {
 	timer       time.Duration
 	aliveQueued bool
 
-	hello     helloState
-	hellos    int           // messages sent with HELLO
-	helloTail uint32        // the last number of these
-	doneAt    time.Duration // when hello became helloDone
-	objects   bool          // objects were sent with HELLO
-	settled   bool          // the peer has taken helloTail
-	gap       bool          // something was missed before settled
-	heard     bool          // the peer has acknowledged a number of ours
-	held      bool          // objects wait for the hello's answer
-	holdUntil time.Duration
+	hello      helloState
+	hellos     int           // messages sent with HELLO
+	helloFirst uint32        // the first number of these
+	helloTail  uint32        // the last one
+	doneAt     time.Duration // when hello became helloDone
+	objects    bool          // objects were sent with HELLO
+	settled    bool          // the peer has taken helloTail
+	repeat     bool          // what is unacknowledged is to be sent again
+	gap        bool          // something was missed before settled
+	heard      bool          // the peer has acknowledged a number of ours
+	held       bool          // objects wait for the hello's answer
+	holdUntil  time.Duration
 
 	dropped   bool          // the resend queue overflowed
 	droppedTo uint32        // up to this number
@@ -63,6 +65,9 @@ func (e *Engine) Pop(now time.Duration) (Frame, bool) {
 	e.out.next++
 	if e.out.next-e.out.first > ownNumbers {
 		e.out.first = e.out.next - ownNumbers
+		if wire.Before(e.out.helloFirst, e.out.first) {
+			e.out.helloFirst = e.out.first
+		}
 	}
 	f := Frame{Header: wire.Header{Flags: n.flags, Seq: n.seq}}
 	if n.kind == 0 {
@@ -272,16 +277,19 @@ func (e *Engine) requeue(i uint32) {
 }
 
 // requeueUnacked queues again everything the peer may not have, but for what
-// is about numbers of a peer that is no more. An ACK that is lost is made up
-// for by the peer, a NACK by nobody.
+// is about numbers of a peer that is no more. An ACK waits for its turn: the
+// peer asks for it, or makes up for it; a NACK is made up for by nobody.
 func (e *Engine) requeueUnacked(newPeer bool) {
-	for i := e.q.lists[resendList].head; i != 0; i = e.q.lists[resendList].head {
-		switch kind := e.q.at(i).kind; {
-		case kind == wire.FlagACK, kind == wire.FlagNACK && newPeer:
+	for i := e.q.lists[resendList].head; i != 0; {
+		n := e.q.at(i)
+		next := n.next
+		switch {
+		case newPeer && (n.kind == wire.FlagACK || n.kind == wire.FlagNACK):
 			e.discard(i)
-		default:
+		case n.kind != wire.FlagACK:
 			e.stats.Requeued++
 			e.requeue(i)
 		}
+		i = next
 	}
 }
