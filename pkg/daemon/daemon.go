@@ -87,6 +87,8 @@ type syncer struct {
 	resync      sync.Mutex    // one dump of the kernel's table at a time
 	commitMu    sync.Mutex    // guards the commit writer
 	tableWanted atomic.Int32  // who waits for resync
+	// What clients order (-R): theirs share a dump.
+	refreshes, expectRefreshes shared
 	// assuming is held for reading from when the node assumes something of the
 	// kernel until it is true: a sweep that began in between would refute it.
 	assuming sync.RWMutex

@@ -157,11 +157,13 @@ func (d *Daemon) onRefreshExpects(ctx context.Context, _ io.Writer) error {
 	}
 	d.log.Info("resync with master expect table")
 	d.countResync()
-	if err := d.readExpects(ctx, node.Refresh); err != nil {
-		d.log.Errorf("resync with master expect table: %v", err)
+	return d.sync.expectRefreshes.do(func() error {
+		err := d.readExpects(ctx, node.Refresh)
+		if err != nil && ctx.Err() == nil {
+			d.log.Errorf("resync with master expect table: %v", err)
+		}
 		return err
-	}
-	return nil
+	})
 }
 
 // onFlushKernelExpects empties the kernel's table of expectations, all of it,

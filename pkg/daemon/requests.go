@@ -154,11 +154,13 @@ func (d *Daemon) onRefresh(ctx context.Context, _ io.Writer) error {
 	}
 	d.log.Info("resync with master conntrack table")
 	d.countResync()
-	err := d.mend(func() error { return d.readTable(ctx, node.Refresh) })
-	if err != nil && ctx.Err() == nil {
-		d.log.Errorf("resync with master conntrack table: %v", err)
-	}
-	return err
+	return d.sync.refreshes.do(func() error {
+		err := d.mend(func() error { return d.readTable(ctx, node.Refresh) })
+		if err != nil && ctx.Err() == nil {
+			d.log.Errorf("resync with master conntrack table: %v", err)
+		}
+		return err
+	})
 }
 
 func (d *Daemon) onBulk(context.Context, io.Writer) error {
