@@ -51,6 +51,13 @@ func (p *cPeer) wake() {
 	}
 }
 
+func (s *scene) cPeer(i int) *cPeer {
+	c := &cPeer{t: s.t, cfg: cpeer.Config{StartupResync: s.w.Chance(0.5), ResendQueue: 131072, Window: 2 + s.w.Rand().Uint32N(30)}}
+	c.station = station{w: s.w, name: "c" + string(rune('A'+i)), kernel: s.kernels[i]}
+	c.alarm = sim.NewAlarm(s.w, c.wake)
+	return c
+}
+
 // TestSimulateGoC: the engine and a C daemon. Nobody can make C forget what
 // was destroyed before its peer's last start, or survive HELLOs the network
 // repeats, so these are left out, and so is an overflow of our resend queue,
@@ -61,9 +68,7 @@ func TestSimulateGoC(t *testing.T) {
 		s := newScene(t, seed)
 		faults := []*sim.Faults{s.randomFaults(false), s.randomFaults(false)}
 		s.peers[0] = s.goPeer(0, true, false)
-		c := &cPeer{t: t, cfg: cpeer.Config{StartupResync: s.w.Chance(0.5), ResendQueue: 131072, Window: 2 + s.w.Rand().Uint32N(30)}}
-		c.station = station{w: s.w, name: "cB", kernel: s.kernels[1]}
-		c.alarm = sim.NewAlarm(s.w, c.wake)
+		c := s.cPeer(1)
 		s.peers[1] = c
 		s.join(faults)
 		s.play(faults, [2]int{s.w.Rand().IntN(3), s.w.Rand().IntN(3)})

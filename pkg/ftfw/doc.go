@@ -33,6 +33,7 @@
 //     be held and receives them again when Held names them;
 //   - after each of them pulls what is to be done: NextEvent, Released, Pop,
 //     until there is no more, and calls Flushed if Pop gave something;
+//   - calls Leave for a peer that it does not want to wait for any longer;
 //   - answers BulkWanted by enqueueing everything and calling BulkDone,
 //     PeerRestarted by RequestResync, a ResyncComplete that is not clean by
 //     another RequestResync some seconds later; after a clean one it drops
@@ -80,4 +81,6 @@
 //     go back to where we were if the peer goes on there, also after a HELLO.
 //  18. A message that comes too early waits for those before it before they
 //     are asked for, if the owner wants that.
+//  19. A peer that is away for long can be left: nothing is kept for it, and
+//     when it answers a new hello everything is exchanged.
 package ftfw

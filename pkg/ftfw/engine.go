@@ -44,7 +44,8 @@ type Config struct {
 	// StartupResync asks the peer for everything with the first message.
 	StartupResync bool
 	// HelloHold is how long after the start objects wait for the peer's
-	// answer to our hello; 0 sends them at once, as C does.
+	// answer to our hello; 0 sends them at once, as C does, and with Forever
+	// a peer that is not there yet is like one that was left (see Leave).
 	HelloHold time.Duration
 	// Reorder is how long a message that came too early waits for those before
 	// it, until they are asked for; 0 asks at once, as C does. Whoever sets it
@@ -100,7 +101,8 @@ func New(cfg Config, now time.Duration) *Engine {
 		helloFirst: cfg.FirstSeq,
 		timer:      now + aliveEvery,
 		held:       cfg.HelloHold > 0,
-		holdUntil:  now + cfg.HelloHold,
+		holdUntil:  now + min(cfg.HelloHold, Forever-now),
+		left:       cfg.HelloHold == Forever,
 	}
 	e.ack.window = cfg.ACKWindow
 	e.hold.wait = cfg.Reorder
@@ -147,10 +149,15 @@ func (e *Engine) Unacked() int { return e.q.unacked }
 // something waits for that, else 0. A peer that hears us does so each second
 // (docs/protocol.md 5.3).
 func (e *Engine) Unanswered(now time.Duration) time.Duration {
-	if e.q.lists[resendList].n == 0 {
-		return 0
+	if since, waits := e.UnansweredSince(); waits {
+		return now - since
 	}
-	return now - e.out.answered
+	return 0
+}
+
+// UnansweredSince returns when that began, if anything waits.
+func (e *Engine) UnansweredSince() (since time.Duration, waits bool) {
+	return e.out.answered, e.q.lists[resendList].n > 0
 }
 
 // NextSeq returns the number of the next message.

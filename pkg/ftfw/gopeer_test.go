@@ -29,6 +29,13 @@ type goPeer struct {
 	bulks    int
 	resyncIn time.Duration // 0: none wanted
 	born     time.Duration
+
+	group  bool          // holds its objects for ever, and leaves a silent peer
+	stoic  bool          // goes on queueing for a peer that is away
+	away   bool          // left, and not answered since
+	inStep time.Duration // since when the peer has answered
+	leaves int
+	bury   func() // what is destroyed so far has no messenger
 }
 
 type object struct {
@@ -40,11 +47,16 @@ type object struct {
 type entry struct{ version, gen int }
 
 func (p *goPeer) start(firstSeq uint32) {
-	p.e = New(Config{
+	cfg := Config{
 		FirstSeq: firstSeq, ACKWindow: p.window, ResendQueue: p.limit,
 		StartupResync: p.resync, HelloHold: 3 * time.Second,
-	}, p.w.Now())
+	}
+	if p.group {
+		cfg.HelloHold = Forever
+	}
+	p.e = New(cfg, p.w.Now())
 	p.up, p.started, p.born = true, false, p.w.Now()
+	p.away, p.inStep = false, 0
 	p.objects, p.byID, p.free = nil, map[int]Ref{}, nil
 	p.ext = map[int]entry{}
 	p.bulkAt, p.bulkFrom, p.resyncIn = -1, -time.Hour, 0
@@ -78,14 +90,54 @@ func (p *goPeer) changed(id int) {
 	if !known {
 		r = p.add(id)
 	}
-	if p.kernel[id] == 0 {
-		p.objects[r].dead = true
-	} else {
-		p.objects[r].dead = false // the new flow takes over a dead one's place
+	dead := p.kernel[id] == 0
+	p.objects[r].dead = dead // else the new flow takes over a dead one's place
+	switch {
+	case !p.away || p.stoic:
+		p.enqueue(r)
+	case dead && !p.objects[r].pinned:
+		p.remove(r)
 	}
-	p.enqueue(r)
 	p.nap()
 }
+
+// remove forgets a dead object that is in no queue.
+func (p *goPeer) remove(r Ref) {
+	delete(p.byID, p.objects[r].id)
+	p.free = append(p.free, r)
+	p.objects[r] = object{dead: true}
+}
+
+// leave gives the peer up, as it has been silent for long, or for no reason.
+func (p *goPeer) leave() {
+	if !p.up || p.away {
+		return
+	}
+	p.w.Logf("%s leaves its peer", p.name)
+	p.e.Leave(p.w.Now())
+	p.away, p.bulkAt, p.resyncIn = true, -1, 0
+	p.leaves++
+	p.bury()
+	p.settle()
+	for r := range p.objects {
+		if p.objects[r].pinned {
+			p.t.Fatalf("%s: object %d is pinned for a peer that was left", p.name, r)
+		}
+	}
+	p.nap()
+}
+
+// leaveAtRandom is for no reason. A HELLO_BACK that is still on its way would be
+// taken for the answer to the new hello, so there must not be one: who leaves
+// a peer has waited for it, far longer.
+func (p *goPeer) leaveAtRandom() {
+	if p.up && p.e.InTouch() && p.w.Now()-p.inStep > time.Second {
+		p.leave()
+	}
+}
+
+// leaveAfter is how long a peer may acknowledge nothing.
+const leaveAfter = 4 * time.Second
 
 // nap wakes the node up soon; events until then collapse.
 func (p *goPeer) nap() { p.alarm.Set(p.w.Now() + p.w.Between(0, 3*time.Millisecond)) }
@@ -118,11 +170,10 @@ func (p *goPeer) settle() {
 		}
 		o.pinned = false
 		if o.dead {
-			delete(p.byID, o.id)
-			p.free = append(p.free, r)
-			*o = object{dead: true}
+			p.remove(r)
 		}
 	})
+	p.backInTouch()
 	for ev, ok := p.e.NextEvent(); ok; ev, ok = p.e.NextEvent() {
 		p.event(ev)
 	}
@@ -143,10 +194,24 @@ func (p *goPeer) settle() {
 	}
 }
 
+// backInTouch ends what leave began, before the bulk that is wanted then.
+func (p *goPeer) backInTouch() {
+	switch touch := p.e.InTouch(); {
+	case !touch:
+		p.inStep = p.w.Now()
+	case p.away:
+		p.w.Logf("%s: the peer is back", p.name)
+		p.away = false
+	}
+}
+
 func (p *goPeer) event(ev Event) {
 	p.w.Logf("%s: %s clean=%v", p.name, eventNames[ev.Kind], ev.Clean)
 	switch ev.Kind {
 	case BulkWanted:
+		if p.away && !p.stoic {
+			return
+		}
 		if p.bulkAt < 0 {
 			p.bulkFrom = max(p.w.Now(), p.bulkFrom+time.Second)
 		}
@@ -180,6 +245,9 @@ func (p *goPeer) wake() {
 		p.e.RequestResync()
 	}
 	p.e.Tick(now)
+	if p.group && p.e.Unanswered(now) >= leaveAfter {
+		p.leave()
+	}
 	p.feedBulk()
 	sent := false
 	for f, ok := p.e.Pop(now); ok; f, ok = p.e.Pop(now) {
@@ -236,7 +304,7 @@ func (p *goPeer) external() flows {
 }
 
 func (s *scene) goPeer(i int, resync, small bool) *goPeer {
-	p := &goPeer{t: s.t, resync: resync, limit: 131072, window: 1 + s.w.Rand().IntN(30)}
+	p := &goPeer{t: s.t, resync: resync, limit: 131072, window: 1 + s.w.Rand().IntN(30), bury: func() { s.buryAll(i) }}
 	if small && s.w.Chance(0.2) {
 		p.limit = 10 + s.w.Rand().IntN(50)
 	}

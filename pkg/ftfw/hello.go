@@ -130,9 +130,14 @@ func (e *Engine) helloAnswered(now time.Duration, seq uint32) {
 	e.out.hello, e.out.doneAt = helloDone, now
 	e.out.settled = e.out.hellos == 1 && (!e.peer.Set || seq == e.peer.Last+1)
 	e.peer.accepted = 0
+	left := e.out.left
+	e.out.left = false
+	if left && !e.resync.active {
+		e.RequestResync() // before the objects that were held
+	}
 	e.endHold()
 	e.out.repeat = e.out.objects || !e.out.settled || e.doubtful()
-	if e.out.objects || !e.peer.run {
+	if e.out.objects || left || !e.peer.run {
 		e.raise(Event{Kind: BulkWanted})
 	}
 	e.out.objects = false

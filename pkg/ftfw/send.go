@@ -32,8 +32,9 @@ type sending struct {
 	repeat     bool          // what is unacknowledged is to be sent again
 	gap        bool          // something was missed before settled
 	heard      bool          // the peer has acknowledged a number of ours
-	held       bool          // objects wait for the hello's answer
-	holdUntil  time.Duration
+	held       bool          // objects wait for the hello's answer,
+	holdUntil  time.Duration // until then at most
+	left       bool          // the peer is away, or was never there, and has not answered since
 
 	dropped   bool          // the resend queue overflowed
 	droppedTo uint32        // up to this number
@@ -101,13 +102,12 @@ func (e *Engine) helloFlags(now time.Duration, object bool) (flags uint8) {
 }
 
 // sent moves node i to where it waits for its acknowledgement
-// (docs/protocol.md 5.4). An ALIVE has none to wait for.
+// (docs/protocol.md 5.4), if it does.
 func (e *Engine) sent(now time.Duration, i uint32) {
-	switch e.q.at(i).kind {
+	kind := e.q.at(i).kind
+	switch kind {
 	case wire.FlagALIVE:
 		e.out.aliveQueued = false
-		e.q.free(i)
-		return
 	case wire.FlagACK:
 		e.stats.ACKsSent++
 	case wire.FlagNACK:
@@ -116,6 +116,10 @@ func (e *Engine) sent(now time.Duration, i uint32) {
 		e.stats.ResyncsSent++
 		e.resync.sent()
 		e.raise(Event{Kind: ResyncStarted})
+	}
+	if !e.lasting(kind) {
+		e.discard(i)
+		return
 	}
 	if e.q.lists[resendList].n >= e.cfg.ResendQueue {
 		e.overflow(now, e.q.lists[resendList].head)

@@ -112,6 +112,7 @@ func (s *scene) churn(i int, pace, until time.Duration) {
 		k[id] = s.version
 		delete(s.buried[i], id)
 	}
+	s.bury(i)
 	if s.peers[i].alive() {
 		s.w.Logf("kernel %d: flow %d.%d", i, id, s.kernels[i][id])
 		s.peers[i].changed(id)
@@ -122,12 +123,24 @@ func (s *scene) churn(i int, pace, until time.Duration) {
 // start starts side i. What was destroyed before it did has no messenger.
 func (s *scene) start(i int) {
 	s.starts++
+	s.buryAll(i)
+	s.peers[i].start(s.firstSeq())
+}
+
+func (s *scene) buryAll(i int) {
 	for id := range simFlows {
 		if s.kernels[i][id] == 0 {
 			s.buried[i][id] = true
 		}
 	}
-	s.peers[i].start(s.firstSeq())
+}
+
+// bury does the same for a side that has left its peer: what is destroyed until
+// that answers.
+func (s *scene) bury(i int) {
+	if p, ok := s.peers[i].(*goPeer); ok && p.away {
+		s.buryAll(i)
+	}
 }
 
 // restart kills side i and starts it again after a while.

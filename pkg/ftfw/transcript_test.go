@@ -23,11 +23,11 @@ var update = flag.Bool("update", false, "rewrite the transcripts in testdata wit
 // comment (#), a command, or what the engine answered to the command before it
 // (->). Commands, arguments after the first being optional or repeatable:
 //
-//	start seq=100 window=300 queue=131072 hold=3s reorder=50ms startup-resync
+//	start seq=100 window=300 queue=131072 hold=3s|forever reorder=50ms startup-resync
 //	recv DATA|ALIVE|RESYNC|ACK|NACK seq [from..to] [HELLO] [HELLO_BACK]
 //	recv type=9 flags=0x20 seq
 //	unreadable DATA seq [HELLO]      its body cannot be read
-//	enqueue ref...    forget ref    forget-all    resync    bulk-done
+//	enqueue ref...    forget ref    forget-all    resync    bulk-done    leave
 //	run               pop everything and flush
 //	wait 1500ms       let time pass, ticking and running whenever due
 //	blocked 5s        let time pass, ticking but sending nothing
@@ -108,6 +108,8 @@ func (p *player) command(verb string, args []string) {
 		p.e.ForgetAll()
 	case "resync":
 		p.e.RequestResync()
+	case "leave":
+		p.e.Leave(p.now)
 	case "bulk-done":
 		p.e.BulkDone()
 	case "run":
@@ -212,6 +214,9 @@ func (p *player) number(s string) uint32 {
 
 func (p *player) duration(s string) time.Duration {
 	p.t.Helper()
+	if s == "forever" {
+		return Forever
+	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		p.t.Fatal(err)
