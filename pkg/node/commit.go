@@ -72,7 +72,7 @@ const (
 // Held tells how the kernel is to be asked for a flow of the external cache.
 // The cache follows the kernel by some events, so it is a belief, not a fact.
 func (n *Node) Held(f *flow.Flow) Held {
-	if n.cfg.DisableInternalCache || n.sweep.rebuilds() || !n.cfg.Filter.Pass(f) {
+	if n.cfg.DisableInternalCache || n.sweep.rebuilds() || n.unfilled || !n.cfg.Filter.Pass(f) {
 		return HeldUnknown
 	}
 	s := n.internal

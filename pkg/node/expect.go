@@ -21,6 +21,8 @@ type expectations struct {
 	sweep   expectSweep
 	flushed bool // the peer may hold what the internal cache has not
 
+	unfilled bool // see Unfilled
+
 	bulkAt, expiryAt cache.ID
 	committing       bool
 	commitAt         cache.ID
@@ -149,7 +151,7 @@ func (n *Node) expectAdmit(now time.Duration, ev *flow.ExpectEvent) {
 	if id == 0 {
 		return
 	}
-	if fresh && n.expects.flushed {
+	if fresh && (n.expects.flushed || n.forsaken) {
 		s.at(id).flags = told
 	}
 	s.replace(id, fresh, &ev.Expect, seconds(now))
@@ -192,7 +194,7 @@ func (n *Node) expectDestroyed(ev *flow.ExpectEvent) {
 		n.expectEnds(id, ev.Origin == flow.Other)
 	case !n.expectPasses(&ev.Expect):
 		n.stats.EventsFiltered++
-	case id == 0 && n.expects.flushed && ev.Origin == flow.Other:
+	case id == 0 && n.expects.flushed && ev.Origin == flow.Other && !n.away:
 		n.buryExpect(&ev.Expect)
 	}
 }
@@ -203,7 +205,7 @@ func (n *Node) expectEnds(id cache.ID, tell bool) {
 	s.stats.Destroyed++
 	n.unwatch(refExpect(id))
 	r := engine.Ref(refExpect(id))
-	if s.at(id).flags&told == 0 {
+	if s.at(id).flags&told == 0 || n.away {
 		tell = false
 		if n.engine.Queued(r) {
 			n.engine.Forget(r)
@@ -229,6 +231,9 @@ func (n *Node) buryExpect(x *flow.Expect) {
 }
 
 func (n *Node) enqueueExpect(id cache.ID) {
+	if n.away {
+		return
+	}
 	if n.engine.Enqueue(engine.Ref(refExpect(id))) {
 		n.expects.internal.table.Pin(id)
 	}

@@ -18,6 +18,7 @@ type Health struct {
 	InStep bool
 
 	Contact        bool // the peer answers
+	Away           bool // it has not for so long that nothing is kept for it; with Group
 	Heard          bool // it has ever been heard
 	HeardAge       time.Duration
 	Peer           wire.NodeName // zero unless it is conntrackgo
@@ -52,7 +53,7 @@ func (n *Node) Health(now time.Duration) Health {
 	p := &n.peer
 	h := Health{
 		Mode: n.cfg.Mode, Ready: n.Ready(),
-		Contact: p.contact, Heard: p.heard, HeardAge: now - p.lastAt,
+		Contact: p.contact, Away: n.away, Heard: p.heard, HeardAge: now - p.lastAt,
 		Peer: p.name, HearsUs: p.hearsUs, Others: p.others != 0,
 		SettingsDiffer: p.warned,
 		Complete:       p.complete, TableAge: now - p.tableAt,

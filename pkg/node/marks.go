@@ -80,6 +80,9 @@ func (n *Node) heardMarks(now time.Duration, seq uint32, x *wire.Ext) {
 	m, h := &n.mark, &n.hear
 	if x.Has&wire.ExtBulkSeen != 0 && x.Seen.Bulk == m.what.Bulk {
 		m.end, m.due = false, false
+		if x.Seen.Complete {
+			n.forsaken = false
+		}
 	}
 	if x.Has&wire.ExtBulkBegin != 0 {
 		*h = hearing{open: true, bulk: x.Begin, first: seq, upTo: seq, lost: n.engine.Stats().Lost}

@@ -102,12 +102,16 @@ func (n *Node) Unanswered(now time.Duration) time.Duration {
 const helloHold = 3 * time.Second
 
 func newFTFW(cfg *Config, firstSeq uint32, _ uint64) modeEngine {
+	hold := helloHold
+	if cfg.Group {
+		hold = ftfw.Forever
+	}
 	return ftfw.New(ftfw.Config{
 		FirstSeq:      firstSeq,
 		ACKWindow:     cfg.ACKWindowSize,
 		ResendQueue:   cfg.ResendQueueSize,
 		StartupResync: true,
-		HelloHold:     helloHold,
+		HelloHold:     hold,
 		Reorder:       reorder,
 	}, 0)
 }

@@ -28,6 +28,7 @@ type Node struct {
 	timers   timers   // nil unless the mode has timers for each object
 	numbers  numberer // nil unless there is no internal cache
 	holder   holder   // nil unless the mode keeps the peer's order
+	leaver   leaver   // nil unless the peer is one of several
 	early    early
 	release  func(engine.Ref)
 	internal *store
@@ -49,6 +50,9 @@ type Node struct {
 	sweepWanted bool       // see limit.go
 	flushed     bool       // the peer may hold flows that the internal cache has not
 	unread      bool       // and the kernel's table has not been read since
+	unfilled    bool       // nor ever before; see Unfilled
+	away        bool       // the peer is; see away.go
+	forsaken    bool       // it was, and may hold flows whose end it was not told
 	peer        peer
 	say         saying
 	mark        marking
@@ -94,6 +98,9 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	n.engine = cfg.Mode.row().make(&n.cfg, firstSeq, seed[0]^seed[1])
 	n.timers, _ = n.engine.(timers)
 	n.holder, _ = n.engine.(holder)
+	if cfg.Group {
+		n.leaver, _ = n.engine.(leaver)
+	}
 	if cfg.Name != (wire.NodeName{}) {
 		n.speaker, _ = n.engine.(speaker)
 	}
@@ -148,7 +155,7 @@ func (n *Node) admit(f *flow.Flow) (r ref, fresh bool) {
 	if r, fresh = n.internal.put(&f.Key); r == none {
 		n.limitReached(Internal)
 	}
-	if fresh && n.flushed {
+	if fresh && (n.flushed || n.forsaken) {
 		n.internal.common(r).flags = told
 	}
 	return r, fresh
@@ -251,7 +258,7 @@ func (n *Node) die(r ref, tell bool) {
 	c := s.common(r)
 	n.unwatch(r)
 	queued := n.engine.Queued(engine.Ref(r))
-	if c.flags&told == 0 || n.holds() && n.past(r) {
+	if c.flags&told == 0 || n.away || n.holds() && n.past(r) {
 		tell = false
 		if queued {
 			n.engine.Forget(engine.Ref(r))
@@ -270,7 +277,7 @@ func (n *Node) die(r ref, tell bool) {
 // been. Without an external cache it is most likely the peer's, and has ended
 // here because no packets come this way.
 func (n *Node) mayBury() bool {
-	return !n.cfg.DisableExternalCache || n.holds() && n.hold.role == primary
+	return !n.away && (!n.cfg.DisableExternalCache || n.holds() && n.hold.role == primary)
 }
 
 // bury tells the peer of the end of a flow that was flushed here: it may still
@@ -287,6 +294,9 @@ func (n *Node) bury(f *flow.Flow) {
 }
 
 func (n *Node) enqueue(r ref) {
+	if n.away {
+		return
+	}
 	if n.engine.Enqueue(engine.Ref(r)) {
 		n.internal.pin(r)
 	}
@@ -373,6 +383,7 @@ func (n *Node) gone(r ref) {
 // settle does what the engine asks for after an input.
 func (n *Node) settle(now time.Duration) {
 	n.engine.Released(n.release)
+	n.returned()
 	for {
 		ev, ok := n.engine.NextEvent()
 		if !ok {
@@ -399,6 +410,7 @@ func (n *Node) Tick(now time.Duration) {
 	if n.holder != nil {
 		n.takeHeld(now)
 	}
+	n.giveUp(now)
 	n.refresh(now)
 	n.watchPeer(now)
 	n.endRestored(now)
@@ -426,7 +438,7 @@ func (n *Node) Deadline() time.Duration {
 	if n.restored.until != 0 {
 		d = min(d, n.restored.until)
 	}
-	return n.sayDeadline(d)
+	return n.sayDeadline(min(d, n.giveUpAt()))
 }
 
 func seconds(now time.Duration) uint32 { return uint32(now / time.Second) }

@@ -99,6 +99,7 @@ func (n *Node) render(now time.Duration, dst []byte) ([]byte, bool) {
 // as its acknowledgements allow.
 type bulk struct {
 	active  bool
+	queued  int  // entries, so far
 	again   bool // asked for once more while active
 	at      cursor
 	retry   time.Duration // when to go on without acknowledgements
@@ -108,6 +109,7 @@ type bulk struct {
 
 const (
 	bulkChunk = 64                    // entries queued at a time
+	bulkEarly = 2 * windowFirst       // asked for again so early it begins anew: a peer that is back says HELLO, then RESYNC
 	bulkRetry = 1 * time.Second       // a peer that acknowledges does so within its timer
 	bulkPause = 10 * time.Millisecond // where nobody acknowledges: a first window in this time
 )
@@ -173,23 +175,34 @@ func (n *Node) SendBulk() {
 	switch {
 	case !n.cfg.Mode.Resyncs():
 		return
+	case n.away: // it gets everything when it is back
+		return
 	case n.numbers != nil:
 		n.direct.wanted = true
 		return
-	}
-	if n.bulk.active {
+	case n.bulk.active && n.bulk.queued > bulkEarly:
 		n.bulk.again = true
 		return
 	}
-	n.bulk = bulk{active: true}
+	b := &n.bulk // paced as before, if one has just begun
+	b.active, b.queued, b.at = true, 0, cursor{}
 	n.expects.bulkAt = 0
 	if n.beginMarks(); n.mark.begin {
 		n.speaker.Alive()
 	}
 }
 
-// reading reports whether a cache is being filled from the kernel's table.
-func (n *Node) reading() bool { return n.sweep.rebuilds() || n.expects.sweep.active }
+// reading reports whether a cache is being filled from the kernel's table, or is
+// still to be.
+func (n *Node) reading() bool {
+	return n.sweep.rebuilds() || n.expects.sweep.active || n.unfilled || n.expects.unfilled
+}
+
+// Unfilled says that the internal cache has yet to be filled, of a node that was
+// just made while others of its kind are at work: until its first sweep is
+// over, and with ExpectationSync the first of the expectations, nothing of it
+// is an answer to the peer.
+func (n *Node) Unfilled() { n.unfilled, n.expects.unfilled = true, n.cfg.ExpectationSync }
 
 // filling reports whether a cache is not yet what it is going to be: then it is
 // no answer.
@@ -217,6 +230,7 @@ func (n *Node) feedBulk(now time.Duration) {
 		b.unheard = 0
 	}
 	b.stalled = false
+	b.queued += bulkChunk
 	if n.cfg.Mode.row().acknowledged {
 		w.feed()
 	} else {
@@ -241,11 +255,18 @@ func (n *Node) feedBulk(now time.Duration) {
 // RequestResync asks the peer for its whole cache (-n). What the peer does not
 // send again by the end is gone there and leaves the external cache too, if the
 // mode can tell. It does nothing in ALARM.
-func (n *Node) RequestResync() { n.engine.RequestResync() }
+func (n *Node) RequestResync() {
+	if !n.away { // everything is asked for when it is back
+		n.engine.RequestResync()
+	}
+}
 
 func (n *Node) engineEvent(now time.Duration, ev engine.Event) {
 	switch ev.Kind {
 	case engine.BulkWanted:
+		if n.away { // wanted again when it is back
+			return
+		}
 		// A bulk is also due when the peer started anew, which has a line of
 		// its own.
 		if asked := n.engine.Stats().ResyncsReceived; asked != n.resyncsHeard {
@@ -258,7 +279,7 @@ func (n *Node) engineEvent(now time.Duration, ev engine.Event) {
 		n.window.renew()
 		n.say.renew()
 		n.hear.open = false
-		n.RequestResync()
+		n.engine.RequestResync() // away or not: it goes with our own hello
 	case engine.ResyncStarted:
 		n.peer.resyncing = true
 		n.beginExpiry()

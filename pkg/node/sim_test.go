@@ -37,6 +37,7 @@ type scene struct {
 	sides    [2]*side
 	churn    int // kernel events
 	bulks    int
+	aways    int // times a peer was given up
 }
 
 // side is one node and the kernel it runs on.
@@ -201,8 +202,11 @@ func (p *side) pump() {
 	}
 	for x, ok := p.node.NextNotice(); ok; x, ok = p.node.NextNotice() {
 		p.Logf("%d: notice %d", p.index, x.Kind)
-		if x.Kind == ResyncRequested {
+		switch x.Kind {
+		case ResyncRequested:
 			p.bulks++
+		case PeerAway:
+			p.aways++
 		}
 	}
 	p.alarm.Set(p.born + p.node.Deadline())

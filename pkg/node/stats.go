@@ -156,6 +156,10 @@ const (
 	SettingsDiffer
 	// ModesDiffer: the peer is configured for another mode.
 	ModesDiffer
+	// PeerAway: the peer has answered nothing for long, and is given up until it
+	// does; PeerBack: it has.
+	PeerAway
+	PeerBack
 )
 
 // A Notice is something that happened inside the node.

@@ -188,7 +188,7 @@ func (n *Node) EndSweep(limit int) (done bool) {
 	})
 	if w.at.done {
 		n.sweep = sweep{}
-		n.unread = false
+		n.unread, n.unfilled = false, false
 		return true
 	}
 	return false
