@@ -39,7 +39,7 @@ func (n *Node) giveUp(now time.Duration) {
 	}
 	n.leaver.Leave(now)
 	n.engine.Released(n.renounced)
-	n.away, n.forsaken = true, true
+	n.away, n.leftovers = true, true
 	n.bulk, n.expects.bulkAt = bulk{}, 0
 	// An answer that is late is not about the next bulk.
 	n.mark = marking{what: wire.BulkEnd{Bulk: n.mark.what.Bulk + 1}}

@@ -299,8 +299,24 @@ func TestSuccessorOfAForsakenFlow(t *testing.T) {
 	if sent := p.a.Stats().Sent; sent[wire.CTNew] == before[wire.CTNew] || !same(p.a, p.b) {
 		t.Errorf("sent %v, before %v; the same %v", sent, before, same(p.a, p.b))
 	}
-	if p.a.forsaken {
+	if p.a.leftovers {
 		t.Error("the peer has seen a whole bulk, and what it holds is still doubted")
+	}
+}
+
+// TestSuccessorOfAFlowOfAFormerLife: what a C peer has of our life before ends
+// when a flow of the same tuple has come and gone before it answers.
+func TestSuccessorOfAFlowOfAFormerLife(t *testing.T) {
+	p := grouped(t, nil)
+	p.b = New(p.cfg, 9000, [2]uint64{5, 6}) // nameless, as C is
+	p.churn(p.a, 0, 0, 2)
+	p.run(t, 5*time.Second, nil)
+	p.a = newNamed(p.cfg, 1, 2)
+	p.a.Kernel(p.now, event1(flow.New, numbered(0)))
+	p.a.Kernel(p.now, event1(flow.Destroy, numbered(0)))
+	p.run(t, 100*time.Millisecond, nil)
+	if sent := p.a.Stats().Sent; sent != [6]uint64{wire.CTDel: 1} {
+		t.Errorf("sent %v", sent)
 	}
 }
 

@@ -151,7 +151,7 @@ func (n *Node) expectAdmit(now time.Duration, ev *flow.ExpectEvent) {
 	if id == 0 {
 		return
 	}
-	if fresh && (n.expects.flushed || n.forsaken) {
+	if fresh && (n.expects.flushed || n.leftovers) {
 		s.at(id).flags = told
 	}
 	s.replace(id, fresh, &ev.Expect, seconds(now))

@@ -81,7 +81,7 @@ func (n *Node) heardMarks(now time.Duration, seq uint32, x *wire.Ext) {
 	if x.Has&wire.ExtBulkSeen != 0 && x.Seen.Bulk == m.what.Bulk {
 		m.end, m.due = false, false
 		if x.Seen.Complete {
-			n.forsaken = false
+			n.leftovers = false
 		}
 	}
 	if x.Has&wire.ExtBulkBegin != 0 {

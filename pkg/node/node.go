@@ -52,15 +52,17 @@ type Node struct {
 	unread      bool       // and the kernel's table has not been read since
 	unfilled    bool       // nor ever before; see Unfilled
 	away        bool       // the peer is; see away.go
-	forsaken    bool       // it was, and may hold flows whose end it was not told
-	peer        peer
-	say         saying
-	mark        marking
-	hear        hearing
-	said        wire.Ext
-	untold      difference
-	sent        clock
-	notices     []Notice
+	// leftovers: the peer may hold flows whose end it was not told, of before it
+	// was away, or of a former life of ours. Used with Group.
+	leftovers bool
+	peer      peer
+	say       saying
+	mark      marking
+	hear      hearing
+	said      wire.Ext
+	untold    difference
+	sent      clock
+	notices   []Notice
 	// resyncsHeard is the number of the peer's RESYNCs that were logged.
 	resyncsHeard uint64
 	doubted      bool // that PeerVersion is right
@@ -100,6 +102,7 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	n.holder, _ = n.engine.(holder)
 	if cfg.Group {
 		n.leaver, _ = n.engine.(leaver)
+		n.leftovers = true
 	}
 	if cfg.Name != (wire.NodeName{}) {
 		n.speaker, _ = n.engine.(speaker)
@@ -155,7 +158,7 @@ func (n *Node) admit(f *flow.Flow) (r ref, fresh bool) {
 	if r, fresh = n.internal.put(&f.Key); r == none {
 		n.limitReached(Internal)
 	}
-	if fresh && (n.flushed || n.forsaken) {
+	if fresh && (n.flushed || n.leftovers) {
 		n.internal.common(r).flags = told
 	}
 	return r, fresh
