@@ -52,7 +52,7 @@ func TestSilentCrowdMakesRoom(t *testing.T) {
 // As many clients as are served at once do not read: others need not wait
 // until these time out.
 func TestStalledCrowdMakesRoom(t *testing.T) {
-	const limit, yield = 3, 300 * time.Millisecond
+	const limit, yield = 3, time.Second
 	ended := make(chan error, limit)
 	s := startServer(t, []Request{
 		{Code: 16, Handle: endless(ended)},

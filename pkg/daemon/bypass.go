@@ -36,11 +36,11 @@ func (d *Daemon) serveTable(ctx context.Context) error {
 }
 
 func (d *Daemon) sendTable(ctx context.Context) error {
-	begin := func() { d.enter(func(n *node.Node, _ time.Duration) { n.BeginTable() }) }
+	begin := func() { d.enter(func(n *node.Group, _ time.Duration) { n.Pair().BeginTable() }) }
 	batch := make([]flow.Event, 0, eventBatch)
 	sent := 0
 	feed := func() error {
-		d.beside(func(n *node.Node, now time.Duration) { n.Kernel(now, batch) })
+		d.beside(func(n *node.Group, now time.Duration) { n.Kernel(now, batch) })
 		sent += len(batch)
 		batch = batch[:0]
 		if sent < tablePortion {
@@ -61,7 +61,7 @@ func (d *Daemon) sendTable(ctx context.Context) error {
 	if err == nil {
 		err = feed()
 	}
-	d.enter(func(n *node.Node, _ time.Duration) { n.EndTable(err == nil) })
+	d.enter(func(n *node.Group, _ time.Duration) { n.Pair().EndTable(err == nil) })
 	return err
 }
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ const commitBatch = 512
 
 // commitExternal writes external caches into the kernel, part by part, and
 // returns when the last entry was tried.
-func (d *Daemon) commitExternal(parts []func()) {
+func (d *Daemon) commitExternal(from netip.Addr, parts []committer) {
 	s := d.sync
 	s.purge.cancel()
 	// The node's own mark is gone when it has handed out the last entries, but
@@ -30,15 +31,19 @@ func (d *Daemon) commitExternal(parts []func()) {
 	}
 	defer s.commitMu.Unlock()
 	for _, part := range parts {
-		part()
+		part(from)
 	}
 }
 
+// A committer commits what one peer of a group has told; everything, if it is
+// not valid.
+type committer = func(from netip.Addr)
+
 // commitFlows writes the external cache of flows into the kernel: while it works
 // on one batch, the next is taken out of the node.
-func (d *Daemon) commitFlows() {
+func (d *Daemon) commitFlows(from netip.Addr) {
 	started := time.Now()
-	d.enter(func(n *node.Node, _ time.Duration) { n.BeginCommit() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.BeginCommit(from) })
 	c := commit{d: d, idle: make(chan *commitPiece, 2), ready: make(chan *commitPiece), check: d.newCheck()}
 	for range cap(c.idle) {
 		c.idle <- newCommitPiece(d.sync.breadth())
@@ -107,13 +112,13 @@ func (c *commit) prepare() {
 	for done := false; !done; {
 		b := <-c.idle
 		c.d.sync.assuming.RLock()
-		c.d.beside(func(n *node.Node, now time.Duration) { done = c.fill(b, n, now) })
+		c.d.beside(func(n *node.Group, now time.Duration) { done = c.fill(b, n, now) })
 		c.ready <- b
 	}
 }
 
 // fill takes the next batch out of the node and reports whether it is the last.
-func (c *commit) fill(b *commitPiece, n *node.Node, now time.Duration) (last bool) {
+func (c *commit) fill(b *commitPiece, n *node.Group, now time.Duration) (last bool) {
 	b.n, b.missing = 0, 0
 	if c.cut = c.d.sync.closed; c.cut {
 		return true
@@ -171,7 +176,7 @@ func (c *commit) created(b *commitPiece, err error) (done int) {
 		}
 	}
 	if failed > 0 {
-		c.d.enter(func(n *node.Node, _ time.Duration) {
+		c.d.enter(func(n *node.Group, _ time.Duration) {
 			for i := range b.missing {
 				if b.results[i].Outcome == kernel.Failed {
 					n.Refute(&b.flows[i])

@@ -60,6 +60,7 @@ type Daemon struct {
 type syncer struct {
 	waiter *waiter
 	link   link.Link
+	group  *link.Group // link, if there may be several peers
 	events *kernel.Events
 	commit *kernel.Writer // commits
 	flush  *kernel.Writer // flushes ordered by the operator
@@ -67,7 +68,7 @@ type syncer struct {
 	direct *kernel.Writer // no event comes of it: the node knows already
 
 	mu     sync.Mutex // guards what follows
-	node   *node.Node
+	node   *node.Group
 	alarm  func(time.Duration) // sets the node's timer
 	armed  time.Duration
 	batch  [][]byte

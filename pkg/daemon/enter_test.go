@@ -50,9 +50,9 @@ func newTestDaemon(t *testing.T, l link.Link, log io.Writer) *Daemon {
 	cfg.Node.HashLimit, cfg.Node.ResendQueueSize, cfg.Node.ACKWindowSize = 1<<20, 1<<20, 300
 	d := &Daemon{cfg: cfg, log: NewLogger(log, log), started: time.Now()}
 	d.sync = &syncer{link: l, size: 1472, batch: make([][]byte, sendBatch), overrun: make(chan struct{}, 1)}
-	d.sync.node = node.New(cfg.Node, 1, [2]uint64{1, 2})
+	d.sync.node = node.NewGroup(cfg.Node, 1, [2]uint64{1, 2})
 	timer := time.AfterFunc(time.Hour, func() {
-		d.enter(func(n *node.Node, now time.Duration) {
+		d.enter(func(n *node.Group, now time.Duration) {
 			d.sync.armed = 0
 			n.Tick(now)
 		})
@@ -79,11 +79,11 @@ func (d *Daemon) counts(l *fakeLink) (sent, waits int) {
 // hear takes a control message of the other node.
 func (d *Daemon) hear(seq uint32, flags uint8) {
 	b := wire.AppendControl(nil, wire.Header{Seq: seq, Flags: flags})
-	d.enter(func(n *node.Node, now time.Duration) { n.Datagram(now, b) })
+	d.enter(func(n *node.Group, now time.Duration) { n.Datagram(now, netip.Addr{}, b) })
 }
 
 func (d *Daemon) feed(events []flow.Event) {
-	d.enter(func(n *node.Node, now time.Duration) { n.Kernel(now, events) })
+	d.enter(func(n *node.Group, now time.Duration) { n.Kernel(now, events) })
 }
 
 func someEvents(n int) []flow.Event {
@@ -132,7 +132,7 @@ func TestStuckSocket(t *testing.T) {
 		if took := time.Since(start); took > sendPatience {
 			t.Errorf("one visit took %v, want at most %v", took, sendPatience)
 		}
-		d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+		d.enter(func(n *node.Group, _ time.Duration) { n.SendBulk() })
 		time.Sleep(time.Minute)
 		if sent, _ := d.counts(l); sent != 0 {
 			t.Errorf("%d datagrams sent", sent)
@@ -149,7 +149,7 @@ func TestTimerGoesOn(t *testing.T) {
 		d := newTestDaemon(t, l, io.Discard)
 		defer d.end()
 		d.feed(someEvents(5000))
-		d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+		d.enter(func(n *node.Group, _ time.Duration) { n.SendBulk() })
 		before := 0
 		for minute := range 60 {
 			time.Sleep(time.Minute)
@@ -176,9 +176,9 @@ func TestHostilePeer(t *testing.T) {
 		for i := range uint32(5000) {
 			d.hear(i+1, wire.FlagRESYNC)
 			d.hear(i*1000, wire.FlagHELLO)
-			d.enter(func(n *node.Node, now time.Duration) {
-				n.Datagram(now, []byte{0xff, byte(i), 0, 3})
-				n.Datagram(now, make([]byte, i%100))
+			d.enter(func(n *node.Group, now time.Duration) {
+				n.Datagram(now, netip.Addr{}, []byte{0xff, byte(i), 0, 3})
+				n.Datagram(now, netip.Addr{}, make([]byte, i%100))
 			})
 			d.lookAround(d.now())
 			time.Sleep(10 * time.Millisecond)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -56,13 +57,13 @@ func (d *Daemon) readExpects(ctx context.Context, why node.Purpose) error {
 	s.resync.Lock()
 	defer s.resync.Unlock()
 	var all []flow.ExpectEvent
-	d.enter(func(n *node.Node, _ time.Duration) { n.BeginExpectSweep(why) })
+	d.enter(func(n *node.Group, _ time.Duration) { n.BeginExpectSweep(why) })
 	var dumper kernel.Dumper
 	err := dumper.DumpExpect(ctx, func(x *flow.Expect) error {
 		all = append(all, flow.ExpectEvent{Op: flow.Dumped, Expect: *x})
 		return nil
 	}, func() { all = all[:0] })
-	d.beside(func(n *node.Node, now time.Duration) {
+	d.beside(func(n *node.Group, now time.Duration) {
 		if err != nil {
 			n.AbortExpectSweep()
 			return
@@ -128,7 +129,7 @@ func (m *masters) add(expects []flow.ExpectEvent) {
 func (d *Daemon) readMasters() {
 	s := d.sync
 	var keys []flow.Key
-	d.enter(func(n *node.Node, now time.Duration) {
+	d.enter(func(n *node.Group, now time.Duration) {
 		m := &s.masters
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -145,7 +146,7 @@ func (d *Daemon) readMasters() {
 			return // at the shutdown; else the next -R or repair finds it
 		}
 		if found {
-			d.enter(func(n *node.Node, now time.Duration) { n.ReadMaster(now, &f) })
+			d.enter(func(n *node.Group, now time.Duration) { n.ReadMaster(now, &f) })
 		}
 	}
 }
@@ -221,10 +222,10 @@ func (d *Daemon) onDumpExpects(which node.Which, xml bool) handler {
 		if which == node.Internal && d.cfg.Node.DisableInternalCache {
 			return d.showExpects(ctx, w, xml)
 		}
-		cursor := node.ExpectCursor{}
+		cursor := node.Cursor{}
 		var text []byte
 		for !cursor.Done() && ctx.Err() == nil {
-			d.beside(func(n *node.Node, now time.Duration) {
+			d.beside(func(n *node.Group, now time.Duration) {
 				text = n.DumpExpects(text[:0], now, which, xml, &cursor, dumpChunk)
 			})
 			if _, err := w.Write(text); err != nil {
@@ -246,7 +247,7 @@ func (d *Daemon) showExpects(ctx context.Context, w io.Writer, xml bool) error {
 		return fmt.Errorf("show expectation table: %w", err)
 	}
 	var text []byte
-	d.enter(func(n *node.Node, _ time.Duration) {
+	d.enter(func(n *node.Group, _ time.Duration) {
 		for i := range all {
 			if x := &all[i]; n.PassExpect(x) {
 				if xml {
@@ -267,12 +268,12 @@ const expectBatch = 64
 
 // commitExpects writes the external cache of expectations into the kernel,
 // after the flows they belong to.
-func (d *Daemon) commitExpects() {
+func (d *Daemon) commitExpects(from netip.Addr) {
 	if !d.syncsExpects() {
 		return
 	}
 	started := time.Now()
-	d.enter(func(n *node.Node, _ time.Duration) { n.BeginExpectCommit() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.BeginExpectCommit(from) })
 	c := commit{d: d}
 	batch := make([]flow.Expect, expectBatch)
 	for c.nextExpects(batch) {
@@ -293,7 +294,7 @@ func (c *commit) nextExpects(batch []flow.Expect) (more bool) {
 	s := c.d.sync
 	var n int
 	var done bool
-	c.d.enter(func(nd *node.Node, now time.Duration) {
+	c.d.enter(func(nd *node.Group, now time.Duration) {
 		n, done = nd.NextExpectCommit(now, batch)
 		c.cut = s.closed
 	})

@@ -10,15 +10,64 @@ import (
 // healthReport is -s health: whether the nodes are in step, for people and for
 // programs.
 func (d *Daemon) healthReport(b []byte) []byte {
-	var h node.Health
+	var all []node.PeerHealth
 	var st node.Stats
 	var c Comparison
 	var at time.Duration
-	d.enter(func(n *node.Node, now time.Duration) { h, st, c, at = n.Health(now), n.Stats(), d.sync.compared, now })
-	return appendComparison(appendHealth(b, &h, &st, d.sync.link.Stats().RecvDropped), &c, st.Drift, at)
+	var ready bool
+	d.enter(func(n *node.Group, now time.Duration) {
+		all, ready, st, c, at = n.Health(now), n.Ready(), n.Stats(), d.sync.compared, now
+	})
+	if d.sync.group != nil {
+		return d.appendGroupHealth(b, all, ready, appendComparison(nil, &c, st.Drift, at))
+	}
+	h := &all[0]
+	return appendComparison(appendHealth(b, &h.Health, &st, d.sync.link.Stats().RecvDropped), &c, st.Drift, at)
 }
 
-// appendHealth appends one line for each fact: its name, a colon, its value.
+// appendGroupHealth appends what is so of the group, and then a block for each
+// peer.
+func (d *Daemon) appendGroupHealth(dst []byte, all []node.PeerHealth, ready bool, comparison []byte) []byte {
+	inStep, away := 0, 0
+	for i := range all {
+		if all[i].InStep {
+			inStep++
+		}
+		if all[i].Away {
+			away++
+		}
+	}
+	dst = appendFacts(dst, []fact{
+		{"peers", len(all)},
+		{"peers-in-step", inStep},
+		{"peers-away", away},
+		{"ready", yes(ready)},
+		{"receive-overflows", d.sync.link.Stats().RecvDropped},
+	})
+	dst = append(dst, comparison...)
+	for i := range all {
+		p := &all[i]
+		dst = append(dst, '\n')
+		dst = appendFacts(dst, []fact{{"peer-address", p.Peer}, {"away", yes(p.Away)}})
+		dst = appendHealth(dst, &p.Health, &p.Stats, 0)
+	}
+	return dst
+}
+
+// A fact is one line of the report: its name, a colon, its value.
+type fact struct {
+	name  string
+	value any
+}
+
+func appendFacts(dst []byte, facts []fact) []byte {
+	for _, l := range facts {
+		dst = fmt.Appendf(dst, "%s: %v\n", l.name, l.value)
+	}
+	return dst
+}
+
+// appendHealth appends the facts about one peer.
 func appendHealth(dst []byte, h *node.Health, st *node.Stats, dropped uint64) []byte {
 	digest := "none"
 	if h.Compared {
@@ -28,10 +77,7 @@ func appendHealth(dst []byte, h *node.Health, st *node.Stats, dropped uint64) []
 	if peer == "" {
 		peer = "unknown"
 	}
-	for _, l := range []struct {
-		name  string
-		value any
-	}{
+	return appendFacts(dst, []fact{
 		{"mode", h.Mode},
 		{"ready", yes(h.Ready)},
 		{"in-step", yes(h.InStep)},
@@ -66,10 +112,7 @@ func appendHealth(dst []byte, h *node.Health, st *node.Stats, dropped uint64) []
 		{"digests-different", st.Extensions.Different},
 		{"repairs", st.Extensions.Repairs},
 		{"retold", st.Extensions.Retold},
-	} {
-		dst = fmt.Appendf(dst, "%s: %v\n", l.name, l.value)
-	}
-	return dst
+	})
 }
 
 func either(is bool, then, otherwise string) string {

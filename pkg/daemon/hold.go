@@ -27,9 +27,9 @@ func (d *Daemon) takeOver() {
 	d.sync.purge.cancel()
 	normal := d.readTimeouts()
 	held := 0
-	d.enter(func(n *node.Node, now time.Duration) {
-		n.SetTimeouts(normal)
-		held = n.TakeOver(now)
+	d.enter(func(n *node.Group, now time.Duration) {
+		n.Pair().SetTimeouts(normal)
+		held = n.Pair().TakeOver(now)
 	})
 	d.log.Infof("taking over %d entries that were held", held)
 }
@@ -43,11 +43,11 @@ func (d *Daemon) heldFor(f *flow.Flow) bool {
 	s := d.sync
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.node.Holds(f)
+	return s.node.Pair().Holds(f)
 }
 
 // writeLost has flows written again that are held and have gone from the
 // kernel, by whatever hand.
 func (d *Daemon) writeLost(flows []flow.Flow) {
-	d.enter(func(n *node.Node, _ time.Duration) { n.Lost(flows) })
+	d.enter(func(n *node.Group, _ time.Duration) { n.Pair().Lost(flows) })
 }

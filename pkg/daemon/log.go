@@ -24,10 +24,17 @@ type Formatter struct{}
 // Format implements logrus.Formatter.
 func (Formatter) Format(e *logrus.Entry) ([]byte, error) {
 	var b bytes.Buffer
+	text := e.Message
+	if peer, ok := e.Data[peerField]; ok {
+		text = fmt.Sprintf("%v: %s", peer, text)
+	}
 	fmt.Fprintf(&b, "[%s] (pid=%d) [%s] %s\n",
-		e.Time.Format("Mon Jan _2 15:04:05 2006"), os.Getpid(), levelWord(e.Level), printable(e.Message))
+		e.Time.Format("Mon Jan _2 15:04:05 2006"), os.Getpid(), levelWord(e.Level), printable(text))
 	return b.Bytes(), nil
 }
+
+// peerField is the field of a line about one peer of a group: its address.
+const peerField = "peer"
 
 // printable keeps a message on one line and its control characters away from
 // terminals: it may quote what a peer has sent.

@@ -112,7 +112,7 @@ func (l *loop) turn(ready *[sources]bool) (t *turn, err error) {
 		s.armed = 0
 		s.node.Tick(now)
 		if s.inject != nil { // messages whose turn has come
-			s.inject.take(s.node)
+			s.inject.take(s.node.Pair())
 		}
 	}
 	events, datagrams := ready[sourceEvents], ready[sourceLink]
@@ -174,10 +174,15 @@ func (l *loop) takeDatagrams(now time.Duration, t *turn) (more bool) {
 		return false
 	}
 	for i := range n {
-		s.node.Datagram(now, l.datagrams.Datagram(i))
+		from, b := l.datagrams.From(i), l.datagrams.Datagram(i)
+		if s.group != nil && l.datagrams.ToGroup(i) {
+			s.node.Hail(now, from, b)
+			continue
+		}
+		s.node.Datagram(now, from, b)
 	}
 	if s.inject != nil {
-		s.inject.take(s.node)
+		s.inject.take(s.node.Pair())
 	}
 	t.datagrams += n
 	return l.datagrams.Full()

@@ -34,6 +34,6 @@ func (d *Daemon) poll(ctx context.Context) error {
 			d.say(saidPoll, func() { d.log.Errorf("poll the conntrack table: %v", err) })
 			continue
 		}
-		d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+		d.enter(func(n *node.Group, _ time.Duration) { n.SendBulk() })
 	}
 }

@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/ctl"
@@ -20,6 +22,7 @@ func (d *Daemon) requests() []ctl.Request {
 		{Code: 46, Flag: "-c", Help: "commit external cache to conntrack table", Handle: d.onCommit("committing all external caches", d.commitFlows, d.commitExpects)},
 		{Code: 18, Flag: "-c ct", Handle: d.onCommit("committing conntrack cache", d.commitFlows)},
 		{Code: 42, Flag: "-c expect", Handle: d.ifExpects(d.onCommit("committing expectation cache", d.commitExpects))},
+		{Code: codeCommitPeer, Flag: "-c", Operand: "address", HandleOperand: d.onCommitPeer},
 		{Code: 45, Flag: "-f", Help: "flush internal and external cache", Handle: d.onFlushCaches(true)},
 		{Code: 33, Flag: "-f internal", Handle: d.onFlushInternal},
 		{Code: 34, Flag: "-f external", Handle: d.onFlushExternal},
@@ -55,15 +58,18 @@ func (d *Daemon) requests() []ctl.Request {
 	}
 }
 
-// codeHealth is ours: the C daemon's numbers end at 48, and what it does not
-// know it answers with nothing.
-const codeHealth = 1000
+// These are ours: the C daemon's numbers end at 48, and what it does not know it
+// answers with nothing.
+const (
+	codeHealth     = 1000
+	codeCommitPeer = 1001
+)
 
 type handler = func(ctx context.Context, w io.Writer) error
 
 // onCommit commits caches one after the other. The client is answered at the
 // end.
-func (d *Daemon) onCommit(text string, parts ...func()) handler {
+func (d *Daemon) onCommit(text string, parts ...committer) handler {
 	return func(context.Context, io.Writer) error {
 		if d.sync == nil {
 			return nil
@@ -71,12 +77,31 @@ func (d *Daemon) onCommit(text string, parts ...func()) handler {
 		d.log.Info(text)
 		switch {
 		case d.sync.inject == nil:
-			d.commitExternal(parts)
+			d.commitExternal(netip.Addr{}, parts)
 		case d.holds():
 			d.takeOver()
 		}
 		return nil
 	}
+}
+
+// onCommitPeer commits what one peer of a group has told.
+func (d *Daemon) onCommitPeer(_ context.Context, _ io.Writer, operand string) error {
+	peer, err := netip.ParseAddr(operand)
+	if err != nil {
+		return fmt.Errorf("`%s' is no address", operand)
+	}
+	if d.sync == nil {
+		return nil
+	}
+	known := false
+	d.enter(func(n *node.Group, _ time.Duration) { known = n.Has(peer) })
+	if !known {
+		return fmt.Errorf("%s is no peer of this node", peer)
+	}
+	d.log.Infof("committing external caches of %s", peer)
+	d.commitExternal(peer, []committer{d.commitFlows, d.commitExpects})
+	return nil
 }
 
 // onFlushCaches empties the caches of flows, and with expects those of
@@ -87,7 +112,7 @@ func (d *Daemon) onFlushCaches(expects bool) handler {
 			return nil
 		}
 		ok := false
-		d.enter(func(n *node.Node, _ time.Duration) {
+		d.enter(func(n *node.Group, _ time.Duration) {
 			if ok = n.FlushExternal(); !ok {
 				return
 			}
@@ -112,7 +137,7 @@ func (d *Daemon) onFlushInternal(context.Context, io.Writer) error {
 	}
 	d.sync.purge.cancel()
 	d.log.Info("flushing internal cache")
-	d.enter(func(n *node.Node, _ time.Duration) { n.FlushInternal() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.FlushInternal() })
 	return nil
 }
 
@@ -121,7 +146,7 @@ func (d *Daemon) onFlushExternal(context.Context, io.Writer) error {
 		return nil
 	}
 	ok := false
-	d.enter(func(n *node.Node, _ time.Duration) { ok = n.FlushExternal() })
+	d.enter(func(n *node.Group, _ time.Duration) { ok = n.FlushExternal() })
 	if !ok {
 		d.log.Error("ignoring flush command, commit still in progress")
 		return nil
@@ -170,7 +195,7 @@ func (d *Daemon) onBulk(context.Context, io.Writer) error {
 	if !d.cfg.Node.DisableInternalCache {
 		d.log.Info("sending bulk update")
 	}
-	d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.SendBulk() })
 	return nil
 }
 
@@ -179,7 +204,7 @@ func (d *Daemon) onResync(context.Context, io.Writer) error {
 		return nil
 	}
 	d.log.Info("resync requested")
-	d.enter(func(n *node.Node, _ time.Duration) { n.RequestResync() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.RequestResync() })
 	return nil
 }
 
@@ -188,7 +213,7 @@ func (d *Daemon) onPurge(context.Context, io.Writer) error {
 		return nil
 	}
 	if d.holds() {
-		d.enter(func(n *node.Node, now time.Duration) { n.StandBy(now) })
+		d.enter(func(n *node.Group, now time.Duration) { n.Pair().StandBy(now) })
 	}
 	after := d.cfg.Node.PurgeTimeout
 	if d.sync.purge.schedule(after, d.purgeNow) {
@@ -207,7 +232,7 @@ func (d *Daemon) purgeNow(ctx context.Context) {
 	if err != nil {
 		d.log.Errorf("flush kernel conntrack table: %v", err)
 	}
-	d.enter(func(n *node.Node, _ time.Duration) { n.FlushInternal() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.FlushInternal() })
 }
 
 // onKill ends the daemon. Its client must not return before the process has
@@ -229,11 +254,11 @@ func (d *Daemon) onDump(which node.Which, xml bool) handler {
 		if which == node.Internal && d.cfg.Node.DisableInternalCache {
 			return d.showTable(ctx, w, xml)
 		}
-		cursor := node.DumpCursor{}
+		cursor := node.Cursor{}
 		var text []byte
 		for !cursor.Done() && ctx.Err() == nil {
 			wall := time.Now()
-			d.beside(func(n *node.Node, now time.Duration) {
+			d.beside(func(n *node.Group, now time.Duration) {
 				text = n.Dump(text[:0], now, wall, which, xml, &cursor, dumpChunk)
 			})
 			if _, err := w.Write(text); err != nil {

@@ -30,5 +30,5 @@ func (d *Daemon) askAgain(now time.Duration) {
 	}
 	inject.short.Store(false)
 	d.log.Info("the conntrack table has room again: asking the other node for the flows it refused")
-	d.enter(func(n *node.Node, _ time.Duration) { n.RequestResync() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.RequestResync() })
 }

@@ -106,18 +106,18 @@ func (d *Daemon) restore() {
 			break
 		}
 		taken, stopped := 0, false
-		d.beside(func(n *node.Node, now time.Duration) {
+		d.beside(func(n *node.Group, now time.Duration) {
 			if stopped = d.sync.closed; stopped || err != nil {
 				return
 			}
-			taken, err = n.Restore(now, h.age, b)
+			taken, err = n.Pair().Restore(now, h.age, b)
 		})
 		total += taken
 		if stopped {
 			return
 		}
 		if err != nil {
-			d.enter(func(n *node.Node, _ time.Duration) { n.DropRestored() })
+			d.enter(func(n *node.Group, _ time.Duration) { n.Pair().DropRestored() })
 			h.left = false
 			d.log.Warnf("snapshot %s is not used: %v", path, err)
 			return
@@ -161,11 +161,11 @@ func (d *Daemon) writeSnapshot(path string) (total int, err error) {
 	if h.Moment, err = snapshot.Now(); err != nil {
 		return 0, fmt.Errorf("write snapshot: %w", err)
 	}
-	d.enter(func(n *node.Node, _ time.Duration) { h.Seq = n.NextSeq() })
+	d.enter(func(n *node.Group, _ time.Duration) { h.Seq = n.Pair().NextSeq() })
 	var c node.SnapshotCursor
 	err = snapshot.Write(path, &h, func(dst []byte) []byte {
 		before := len(dst)
-		d.enter(func(n *node.Node, now time.Duration) { dst = n.Snapshot(dst, now, &c, snapshotChunk) })
+		d.enter(func(n *node.Group, now time.Duration) { dst = n.Pair().Snapshot(dst, now, &c, snapshotChunk) })
 		total += len(dst) - before
 		return dst
 	})

@@ -24,7 +24,7 @@ func (d *Daemon) report(text func([]byte) []byte) handler {
 }
 
 func (d *Daemon) nodeStats() (st node.Stats) {
-	d.enter(func(n *node.Node, _ time.Duration) { st = n.Stats() })
+	d.enter(func(n *node.Group, _ time.Duration) { st = n.Stats() })
 	return st
 }
 
@@ -153,7 +153,7 @@ func statsOf(l link.Link, active bool) *LinkStats {
 func (d *Daemon) resendReport(b []byte) []byte {
 	var queue []Resend // the text is made outside the node: it may be long
 	none := false
-	d.enter(func(n *node.Node, _ time.Duration) {
+	d.enter(func(n *node.Group, _ time.Duration) {
 		all := n.ResendQueue()
 		if none = all == nil; none {
 			return

@@ -38,16 +38,33 @@ func (d *Daemon) openSync() (*syncer, error) {
 	_, buffer := s.link.Buffers() // the other node's is as ours, as a rule
 	cfg.Node.Name = nameOf(cfg.Links, d.started)
 	cfg.Node.BulkWindow = room(buffer, datagramSize) * bulkPerDatagram
-	s.node = node.New(cfg.Node, d.openSnapshot(), [2]uint64{
+	s.node = node.NewGroup(cfg.Node, d.openSnapshot(), [2]uint64{
 		binary.NativeEndian.Uint64(seed[:8]), binary.NativeEndian.Uint64(seed[8:])})
 	if cfg.Node.Hold != 0 {
-		s.node.SetTimeouts(d.readTimeouts())
+		s.node.Pair().SetTimeouts(d.readTimeouts())
 	}
+	d.openGroup(s)
 	s.size = s.link.MTU()
 	s.batch = make([][]byte, sendBatch)
 	s.used = make([][]byte, 0, sendBatch)
 	s.alarm = s.waiter.set // the first to leave the node arms it
 	return s, nil
+}
+
+// openGroup begins relations with the peers of a group, or lets the node look
+// for them.
+func (d *Daemon) openGroup(s *syncer) {
+	var ok bool
+	if s.group, ok = s.link.(*link.Group); !ok {
+		return
+	}
+	if s.link.Transport() == link.Multicast {
+		s.node.Announce()
+		return
+	}
+	for _, peer := range d.cfg.Links[0].Peers {
+		s.node.Add(0, peer)
+	}
 }
 
 // openEdges subscribes to events before anybody dumps the table, so that
@@ -89,7 +106,7 @@ const aliveSilence = 3 * time.Second
 func (d *Daemon) linkConfig() link.SetConfig {
 	cfg := link.SetConfig{
 		Links: d.cfg.Links, ReturnToDefault: d.cfg.ReturnToDefault, Silence: aliveSilence, Changed: d.sayLink,
-		Unanswered: func() time.Duration { return d.sync.node.Unanswered(d.now()) }, // the loop is in the node when it receives
+		Unanswered: func() time.Duration { return d.sync.node.Pair().Unanswered(d.now()) }, // the loop is in the node when it receives
 	}
 	if d.cfg.Node.Mode == node.ALARM {
 		cfg.Silence = 0

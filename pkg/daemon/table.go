@@ -29,7 +29,7 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 		check.begin()
 		s.assuming.Lock()
 		defer s.assuming.Unlock()
-		d.enter(func(n *node.Node, _ time.Duration) { n.BeginSweep(why) })
+		d.enter(func(n *node.Group, _ time.Duration) { n.BeginSweep(why) })
 	}
 	begin()
 	ease := easer{d: d, slow: why == node.Reconcile}
@@ -37,7 +37,7 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 	var dumper kernel.Dumper
 	err := dumper.Pages(ctx, func(p *kernel.Page) error {
 		entries, gone := 0, 0
-		d.beside(func(n *node.Node, now time.Duration) {
+		d.beside(func(n *node.Group, now time.Duration) {
 			for ; p.Next(&event[0].Flow); entries++ {
 				check.see(&event[0].Flow)
 				n.Kernel(now, event)
@@ -50,12 +50,12 @@ func (d *Daemon) readTable(ctx context.Context, why node.Purpose) error {
 		err = ease.settle(ctx)
 	}
 	if err != nil {
-		d.enter(func(n *node.Node, _ time.Duration) { n.AbortSweep() })
+		d.enter(func(n *node.Group, _ time.Duration) { n.AbortSweep() })
 		s.checks.giveBack(check)
 		return fmt.Errorf("read conntrack table: %w", err)
 	}
 	for done := false; !done; {
-		d.beside(func(n *node.Node, _ time.Duration) { done = n.EndSweep(sweepChunk) })
+		d.beside(func(n *node.Group, _ time.Duration) { done = n.EndSweep(sweepChunk) })
 	}
 	d.sayVerified(check)
 	return nil
@@ -103,7 +103,7 @@ func (d *Daemon) makeUp(ctx context.Context) error {
 	if !d.cfg.Node.DisableInternalCache {
 		return d.mend(func() error { return d.readTables(ctx, node.Repair) })
 	}
-	d.enter(func(n *node.Node, _ time.Duration) { n.SendBulk() })
+	d.enter(func(n *node.Group, _ time.Duration) { n.SendBulk() })
 	return nil
 }
 

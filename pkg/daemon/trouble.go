@@ -26,6 +26,7 @@ type trouble struct {
 // health is what the troubles look at.
 type health struct {
 	node      node.Stats
+	strangers node.Strangers
 	link      link.Stats
 	dropped   uint64 // clients of the control socket
 	unwritten uint64 // lines of the log file
@@ -79,7 +80,7 @@ func (t *trouble) news(h *health, now time.Duration) string {
 func (d *Daemon) health() (h health) {
 	s := d.sync
 	s.mu.Lock()
-	h.node = s.node.Stats()
+	h.node, h.strangers = s.node.Stats(), s.node.Strangers()
 	s.mu.Unlock()
 	h.link = s.link.Stats()
 	h.dropped = d.counters.LocalDropped.Load()
@@ -104,6 +105,16 @@ func (d *Daemon) makeTroubles() []trouble {
 		count: func(h *health) uint64 { return h.node.Network.Malformed },
 		text: func(h *health, n uint64) string {
 			return fmt.Sprintf("malformed messages came over the sync link (%d): either something else talks to its port, or the other node speaks another version (see -s network)", n)
+		},
+	}, {
+		count: func(h *health) uint64 { return h.strangers.Datagrams },
+		text: func(h *health, n uint64) string {
+			return fmt.Sprintf("datagrams came from %s (%d) that is not of the group: there too conntrackgo must run, with Conntrackgo { Group on }", h.strangers.Last, n)
+		},
+	}, {
+		count: func(h *health) uint64 { return h.strangers.Refused },
+		text: func(h *health, n uint64) string {
+			return fmt.Sprintf("%s is not taken into the group (%d): it has %d peers, which is the most", h.strangers.Last, n, node.MaxPeers)
 		},
 	}, {
 		count: func(h *health) uint64 { return h.link.Truncated },

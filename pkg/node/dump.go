@@ -36,6 +36,9 @@ func (n *Node) Dump(dst []byte, now time.Duration, wall time.Time, which Which, 
 				o.Expires, o.ShowExpires = seconds(n.timers.Left(now, engine.Ref(r))), true
 			}
 			dst = f.AppendText(dst, o)
+			if which == External {
+				dst = append(dst, n.tail...)
+			}
 		}
 		dst = append(dst, '\n')
 	})

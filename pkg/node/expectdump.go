@@ -29,6 +29,9 @@ func (n *Node) DumpExpects(dst []byte, now time.Duration, which Which, xml bool,
 			dst = e.x.AppendXML(dst, flow.TextOptions{})
 		} else {
 			dst = e.x.AppendText(dst, flow.TextOptions{Age: seconds(now) - e.born, ShowAge: true})
+			if which == External {
+				dst = append(dst, n.tail...)
+			}
 		}
 		dst = append(dst, '\n')
 	})

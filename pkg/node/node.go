@@ -67,6 +67,7 @@ type Node struct {
 	resyncsHeard uint64
 	doubted      bool // that PeerVersion is right
 	stats        Stats
+	tail         []byte // of the lines of external entries: whom they are from
 
 	scratch, other flow.Flow
 }

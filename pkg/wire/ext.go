@@ -45,7 +45,7 @@ const (
 	extBulkSeen  = 0x07
 	extDigest    = 0x08
 
-	// 0x81 To, 0x82 ACK, 0x83 NACK, 0x84 RESYNC: messages to one node of many.
+	// 0x81 to 0x84 were reserved once.
 )
 
 // ExtHas says which items an Ext has.
@@ -231,7 +231,20 @@ func (x *Ext) SoftwareName() []byte {
 func AppendExt(dst []byte, h Header, x *Ext) []byte {
 	start := len(dst)
 	h.Type, h.Flags = Control, h.Flags&(FlagHELLO|FlagHELLOBack)|FlagALIVE
-	dst = appendHeader(dst, h, shortHeader)
+	dst = appendItems(appendHeader(dst, h, shortHeader), x)
+	binary.BigEndian.PutUint16(dst[start+2:], uint16(len(dst)-start))
+	return dst
+}
+
+// AppendHail appends the announcement of a node to all (docs/protocol.md 13.1):
+// an extension without a message. Whoever expects a message takes its first
+// byte for a version that there is not.
+func AppendHail(dst []byte, x *Ext) []byte { return appendItems(dst, x) }
+
+// ParseHail is ParseExt for an announcement.
+func ParseHail(b []byte, x *Ext) error { return ParseExt(b, x) }
+
+func appendItems(dst []byte, x *Ext) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, extMagic)
 	dst = append(dst, extVersion, 0)
 	for i := range extRows {
@@ -243,7 +256,6 @@ func AppendExt(dst []byte, h Header, x *Ext) []byte {
 		dst = r.put(append(dst, r.num, 0), x)
 		dst[at+1] = byte(len(dst) - at - extItem)
 	}
-	binary.BigEndian.PutUint16(dst[start+2:], uint16(len(dst)-start))
 	return dst
 }
 

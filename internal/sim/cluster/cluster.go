@@ -26,6 +26,9 @@ type Profile struct {
 	Name  string
 	Hosts []Kind
 	Mode  node.Mode
+	// Group: our nodes are a group, in which each has a relation with each. They
+	// know of each other from the start, or with Found find each other.
+	Group, Found bool
 
 	// Change adapts the configuration of our nodes; nil changes nothing.
 	Change func(cfg *node.Config)
@@ -64,10 +67,10 @@ type daemon interface {
 	// event takes what happened to a flow; made is whether it is another one
 	// than before.
 	event(id, version int, made bool)
-	receive(b []byte)
+	receive(p packet)
 	// run does what is due, hands datagrams to send and returns when it wants
-	// to run again.
-	run(send func([]byte)) time.Duration
+	// to run again. to is a host, or everybody.
+	run(send func(to int, b []byte)) time.Duration
 	// repair reads the kernel's table after events were lost.
 	repair()
 	resync()
@@ -77,6 +80,16 @@ type daemon interface {
 	bounds() error
 	// heavy counts what is answered with everything.
 	heavy() int
+}
+
+// everybody is where a datagram goes that is for no host alone.
+const everybody = -1
+
+// packet is a datagram on its way.
+type packet struct {
+	from int
+	all  bool // it was sent to everybody
+	b    []byte
 }
 
 // origin names a flow of a host.

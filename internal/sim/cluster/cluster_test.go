@@ -31,8 +31,9 @@ func messy(w *sim.World, f *sim.Faults) {
 func smallQueue(cfg *node.Config) { cfg.ResendQueueSize = 20 }
 
 var (
-	twoGo = []Kind{Go, Go}
-	goC   = []Kind{Go, C}
+	twoGo   = []Kind{Go, Go}
+	threeGo = []Kind{Go, Go, Go}
+	goC     = []Kind{Go, C}
 )
 
 // Each row is a promise: whatever happens in it, afterwards each external cache
@@ -60,6 +61,13 @@ var profiles = []Profile{
 	{Name: "C clock steps", Hosts: goC, Mode: node.FTFW, Restart: 1. / 40, ClockStep: true},
 	{Name: "C stops", Hosts: goC, Mode: node.FTFW, Pause: 1. / 60, OneWay: 1. / 60},
 	{Name: "C strangers", Hosts: goC, Mode: node.FTFW, Faults: lossy, Strangers: 1. / 20},
+
+	{Name: "group 3 calm", Hosts: threeGo, Mode: node.FTFW, Group: true, Frames: 8},
+	{Name: "group 3", Hosts: threeGo, Mode: node.FTFW, Group: true, Faults: messy, Restart: 1. / 100, ClockStep: true, Overrun: 1. / 60, Partition: 1. / 100, OneWay: 1. / 100, Steps: 80},
+	{Name: "group 3 found", Hosts: threeGo, Mode: node.FTFW, Group: true, Found: true, Faults: messy, Restart: 1. / 100, Pause: 1. / 100, Partition: 1. / 100, Steps: 80},
+	{Name: "group 3 strangers", Hosts: threeGo, Mode: node.FTFW, Group: true, Found: true, Faults: lossy, Strangers: 1. / 20, Steps: 80},
+	{Name: "group 4", Hosts: append(threeGo, Go), Mode: node.FTFW, Group: true, Faults: jittery, Partition: 1. / 60, Steps: 50},
+	{Name: "group 5 found", Hosts: append(threeGo, Go, Go), Mode: node.FTFW, Group: true, Found: true, Faults: messy, Restart: 1. / 150, Partition: 1. / 150, Overrun: 1. / 100, Steps: 40},
 
 	{Name: "ALARM 3", Hosts: []Kind{Go, Go, Go}, Mode: node.ALARM, Faults: messy, Restart: 1. / 100, Overrun: 1. / 60, Partition: 1. / 100},
 	{Name: "ALARM 5", Hosts: []Kind{Go, Go, Go, Go, Go}, Mode: node.ALARM, Faults: messy, Pause: 1. / 100, Steps: 60},

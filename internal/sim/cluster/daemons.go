@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,7 @@ func originOf(f *flow.Flow) origin { return origin{host: int(f.Src[1]), id: int(
 // goDaemon is one of our nodes, with what the daemon does around it.
 type goDaemon struct {
 	h     *host
-	n     *node.Node
+	n     *node.Group
 	limit int
 	ids   map[int]uint32 // the kernel's numbers of its flows
 	next  uint32
@@ -43,15 +44,30 @@ type goDaemon struct {
 func newGoDaemon(h *host, firstSeq uint32) *goDaemon {
 	cfg := node.Config{Mode: h.profile.Mode, HashLimit: 1 << 16, PurgeTimeout: time.Minute,
 		ResendQueueSize: 4096, ACKWindowSize: 2 + h.Rand().IntN(30),
-		RefreshTime: 3 * time.Second, CacheTimeout: 10 * time.Second}
+		RefreshTime: 3 * time.Second, CacheTimeout: 10 * time.Second,
+		Group: h.profile.Group}
+	if h.profile.Group {
+		cfg.Name = wire.NodeName{Node: uint64(h.index + 1), Epoch: uint64(h.life)}
+	}
 	if h.profile.Change != nil {
 		h.profile.Change(&cfg)
 	}
 	d := &goDaemon{h: h, limit: cfg.ResendQueueSize, ids: map[int]uint32{},
-		n: node.New(cfg, firstSeq, [2]uint64{h.Rand().Uint64(), h.Rand().Uint64()})}
+		n: node.NewGroup(cfg, firstSeq, [2]uint64{h.Rand().Uint64(), h.Rand().Uint64()})}
+	switch {
+	case h.profile.Found:
+		d.n.Announce()
+	case h.profile.Group:
+		for _, l := range h.links {
+			d.n.Add(0, address(l.to))
+		}
+	}
 	d.sweep(node.Start)
 	return d
 }
+
+// address is that of a host.
+func address(host int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(host)}) }
 
 func (d *goDaemon) clock() time.Duration { return d.h.Now() - d.h.born }
 
@@ -80,20 +96,38 @@ func (d *goDaemon) event(id, version int, made bool) {
 	d.n.Kernel(d.clock(), d.one[:])
 }
 
-func (d *goDaemon) receive(b []byte) { d.n.Datagram(d.clock(), b) }
+func (d *goDaemon) receive(p packet) {
+	if p.all && d.h.profile.Group {
+		d.n.Hail(d.clock(), address(p.from), p.b)
+		return
+	}
+	d.n.Datagram(d.clock(), address(p.from), p.b)
+}
 
-func (d *goDaemon) run(send func([]byte)) time.Duration {
+func (d *goDaemon) run(send func(to int, b []byte)) time.Duration {
 	d.n.Tick(d.clock())
-	for {
-		d.buf = d.n.Next(d.clock(), d.buf, datagram)
-		if len(d.buf) == 0 {
-			break
+	if d.buf = d.n.Announcement(d.clock(), d.buf); len(d.buf) > 0 {
+		send(everybody, bytes.Clone(d.buf))
+	}
+	for range d.n.Turns() {
+		to := everybody
+		if peer := d.n.Turn(); peer.IsValid() {
+			to = int(peer.As4()[3])
 		}
-		send(bytes.Clone(d.buf))
+		for {
+			d.buf = d.n.Next(d.clock(), d.buf, datagram)
+			if len(d.buf) == 0 {
+				break
+			}
+			send(to, bytes.Clone(d.buf))
+		}
 	}
 	for !d.n.Expire(64) {
 	}
-	for _, ok := d.n.NextNotice(); ok; _, ok = d.n.NextNotice() {
+	for _, _, ok := d.n.NextNotice(); ok; _, _, ok = d.n.NextNotice() {
+	}
+	if d.n.SweepWanted(d.clock()) {
+		d.sweep(node.Repair)
 	}
 	return d.h.born + d.n.Deadline()
 }
@@ -118,7 +152,7 @@ func (d *goDaemon) resync() { d.n.RequestResync() }
 // dump reads a cache as a client of the daemon does.
 func (d *goDaemon) dump(which node.Which) map[origin]int {
 	all := map[origin]int{}
-	var c node.DumpCursor
+	var c node.Cursor
 	var text []byte
 	for !c.Done() {
 		text = d.n.Dump(text, d.clock(), time.Time{}, which, false, &c, 64)
@@ -138,6 +172,10 @@ func (d *goDaemon) dump(which node.Which) map[origin]int {
 				}
 			case "mark":
 				version, _ = strconv.Atoi(value)
+			}
+			if from, ok := strings.CutSuffix(word, "]"); ok && which == node.External && d.h.profile.Group &&
+				strings.HasPrefix(from, "192.0.2.") && from != address(o.host).String() {
+				o.host = flowCount // of nobody
 			}
 		}
 		all[o] = version
@@ -160,11 +198,11 @@ const controlMost = 200
 
 func (d *goDaemon) bounds() error {
 	st := d.n.Stats()
-	if most := 2*flowCount + controlMost; st.TxQueue > most {
+	if most := (2*flowCount + controlMost) * d.n.Turns(); st.TxQueue > most {
 		return fmt.Errorf("%d messages to send, more than %d", st.TxQueue, most)
 	}
-	if st.Resend > d.limit {
-		return fmt.Errorf("%d messages to send again, more than %d", st.Resend, d.limit)
+	if most := d.limit * d.n.Turns(); st.Resend > most {
+		return fmt.Errorf("%d messages to send again, more than %d", st.Resend, most)
 	}
 	if most := 2 * flowCount; st.Internal.Total > most {
 		return fmt.Errorf("%d internal entries, more than %d", st.Internal.Total, most)
@@ -197,8 +235,8 @@ func (d *cDaemon) resync()                       { d.c.RequestResync() }
 func (d *cDaemon) internal() flows               { return d.c.Internal() }
 func (d *cDaemon) heavy() int                    { return 4 }
 
-func (d *cDaemon) receive(b []byte) {
-	for len(b) > 0 {
+func (d *cDaemon) receive(p packet) {
+	for b := p.b; len(b) > 0; {
 		m, rest, err := wire.Next(b)
 		b = rest
 		if err != nil {
@@ -230,18 +268,18 @@ func (d *cDaemon) external() map[origin]int {
 	return all
 }
 
-func (d *cDaemon) run(send func([]byte)) time.Duration {
+func (d *cDaemon) run(send func(to int, b []byte)) time.Duration {
 	var b []byte
 	next := d.c.Run(d.h.Now(), func(m cpeer.Message) {
 		start := len(b)
 		b = d.append(b, &m)
 		if start > 0 && len(b) >= datagram {
-			send(b[:start:start])
+			send(everybody, b[:start:start])
 			b = append([]byte(nil), b[start:]...)
 		}
 	})
 	if len(b) > 0 {
-		send(b)
+		send(everybody, b)
 	}
 	return next
 }

@@ -20,21 +20,22 @@ type host struct {
 	life   int
 	born   time.Duration
 	paused bool
-	inbox  [][]byte
+	inbox  []packet
 	events []event
 	deaf   bool // events are being lost
 	lost   bool // some were, and are not repaired
 
 	sent   int
 	heavy  int          // of former lives
-	past   [][]byte     // what came, for a stranger to repeat
+	past   []packet     // what came, for a stranger to repeat
 	buried map[int]bool // destroyed before the daemon's present life
 }
 
 // link is one direction between two hosts.
 type link struct {
 	faults *sim.Faults
-	pipe   *sim.Pipe[[]byte]
+	pipe   *sim.Pipe[packet]
+	to     int
 }
 
 type event struct {
@@ -62,7 +63,7 @@ func (h *host) String() string {
 // join makes the direction from h to another host.
 func (h *host) join(to *host) {
 	f := &sim.Faults{Delay: 100 * time.Microsecond}
-	h.links = append(h.links, &link{faults: f, pipe: sim.NewPipe(h.World, f, to.arrive)})
+	h.links = append(h.links, &link{faults: f, pipe: sim.NewPipe(h.World, f, to.arrive), to: to.index})
 }
 
 // populate gives the kernel half of its flows.
@@ -137,8 +138,8 @@ func (h *host) stop() {
 		h.paused = false
 		inbox, events := h.inbox, h.events
 		h.inbox, h.events = nil, nil
-		for _, b := range inbox {
-			h.daemon.receive(b)
+		for _, p := range inbox {
+			h.daemon.receive(p)
 		}
 		for _, e := range events {
 			h.daemon.event(e.id, e.version, e.made)
@@ -173,31 +174,33 @@ func (h *host) run() {
 	h.alarm.Set(max(next, h.Now()+time.Microsecond))
 }
 
-func (h *host) send(b []byte) {
+func (h *host) send(to int, b []byte) {
 	h.sent++
 	h.Logf("%v sends %s", h, text(b))
 	for _, l := range h.links {
-		l.pipe.Send(b)
+		if to == everybody || to == l.to {
+			l.pipe.Send(packet{from: h.index, all: to == everybody, b: b})
+		}
 	}
 }
 
 // arrive takes a datagram off a link.
-func (h *host) arrive(b []byte) {
-	if h.past = append(h.past, b); len(h.past) > 2*pastMost {
+func (h *host) arrive(p packet) {
+	if h.past = append(h.past, p); len(h.past) > 2*pastMost {
 		h.past = append(h.past[:0], h.past[pastMost:]...)
 	}
-	h.take(b)
+	h.take(p)
 }
 
-func (h *host) take(b []byte) {
+func (h *host) take(p packet) {
 	switch {
 	case h.daemon == nil:
 	case !h.paused:
-		h.Logf("%v hears %s", h, text(b))
-		h.daemon.receive(b)
+		h.Logf("%v hears %s", h, text(p.b))
+		h.daemon.receive(p)
 		h.nudge()
 	case len(h.inbox) < h.room():
-		h.inbox = append(h.inbox, b)
+		h.inbox = append(h.inbox, p)
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 func (h *host) strangers() {
 	r := h.Rand()
 	kind := stranger(r.IntN(int(strangerKinds)))
+	from := h.links[r.IntN(len(h.links))].to
+	all := h.profile.Found && r.IntN(4) == 0
+	take := func(b []byte) { h.take(packet{from, all, b}) }
 	h.Logf("%v: stranger %d", h, kind)
 	switch kind {
 	case randomBytes:
@@ -21,32 +24,32 @@ func (h *host) strangers() {
 		for i := range b {
 			b[i] = byte(r.Uint32())
 		}
-		h.take(b)
+		take(b)
 	case anyControl:
-		h.take(h.forged(uint8(r.Uint32()), r.Uint32()))
+		take(h.forged(uint8(r.Uint32()), r.Uint32()))
 	case flood:
 		for range r.IntN(100) {
-			h.take(h.forged(wire.FlagALIVE|wire.FlagHELLO*uint8(r.UintN(2)), r.Uint32()))
+			take(h.forged(wire.FlagALIVE|wire.FlagHELLO*uint8(r.UintN(2)), r.Uint32()))
 		}
 	case anyFlow:
-		h.take(h.flowOfNobody(wire.FlagHELLO*uint8(r.UintN(2)), r.Uint32()))
+		take(h.flowOfNobody(wire.FlagHELLO*uint8(r.UintN(2)), r.Uint32()))
 	case lifeOfItsOwn:
 		seq := r.Uint32()
 		for i := range r.Uint32N(10) {
-			h.take(h.flowOfNobody(0, seq+i))
+			take(h.flowOfNobody(0, seq+i))
 		}
 	case unreadable:
 		b := h.forged(wire.FlagHELLO*uint8(r.UintN(2)), r.Uint32())
 		b[0] &^= 0xf // CT_NEW without a body
-		h.take(b)
+		take(b)
 	case replayOne:
 		if n := len(h.past); n > 0 {
 			h.take(h.past[r.IntN(n)])
 		}
 	case replayMany:
 		if n := len(h.past); n > 0 {
-			for _, b := range h.past[r.IntN(n):] {
-				h.take(b)
+			for _, p := range h.past[r.IntN(n):] {
+				h.take(p)
 			}
 		}
 	}
