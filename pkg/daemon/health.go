@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/node"
@@ -42,14 +43,15 @@ func (d *Daemon) appendGroupHealth(dst []byte, all []node.PeerHealth, ready bool
 		{"peers-in-step", inStep},
 		{"peers-away", away},
 		{"ready", yes(ready)},
-		{"receive-overflows", d.sync.link.Stats().RecvDropped},
+		{receiveOverflows, d.sync.link.Stats().RecvDropped},
 	})
 	dst = append(dst, comparison...)
 	for i := range all {
 		p := &all[i]
 		dst = append(dst, '\n')
 		dst = appendFacts(dst, []fact{{"peer-address", p.Peer}, {"away", yes(p.Away)}})
-		dst = appendHealth(dst, &p.Health, &p.Stats, 0)
+		facts := healthFacts(&p.Health, &p.Stats, 0)
+		dst = appendFacts(dst, slices.DeleteFunc(facts, func(f fact) bool { return f.name == receiveOverflows }))
 	}
 	return dst
 }
@@ -67,8 +69,15 @@ func appendFacts(dst []byte, facts []fact) []byte {
 	return dst
 }
 
-// appendHealth appends the facts about one peer.
 func appendHealth(dst []byte, h *node.Health, st *node.Stats, dropped uint64) []byte {
+	return appendFacts(dst, healthFacts(h, st, dropped))
+}
+
+// receiveOverflows is the one fact that is of the link.
+const receiveOverflows = "receive-overflows"
+
+// healthFacts are the facts about one peer, and about the link to it.
+func healthFacts(h *node.Health, st *node.Stats, dropped uint64) []fact {
 	digest := "none"
 	if h.Compared {
 		digest = either(h.Equal, "equal", "different")
@@ -77,7 +86,7 @@ func appendHealth(dst []byte, h *node.Health, st *node.Stats, dropped uint64) []
 	if peer == "" {
 		peer = "unknown"
 	}
-	return appendFacts(dst, []fact{
+	return []fact{
 		{"mode", h.Mode},
 		{"ready", yes(h.Ready)},
 		{"in-step", yes(h.InStep)},
@@ -105,14 +114,14 @@ func appendHealth(dst []byte, h *node.Health, st *node.Stats, dropped uint64) []
 		{"resyncs-received", st.Engine.ResyncsReceived},
 		{"peer-restarts", st.Engine.PeerRestarts},
 		{"resend-overflows", st.Engine.ResendOverflow},
-		{"receive-overflows", dropped},
+		{receiveOverflows, dropped},
 		{"announcements-sent", st.Extensions.Sent},
 		{"announcements-received", st.Extensions.Received},
 		{"digests-compared", st.Extensions.Compared},
 		{"digests-different", st.Extensions.Different},
 		{"repairs", st.Extensions.Repairs},
 		{"retold", st.Extensions.Retold},
-	})
+	}
 }
 
 func either(is bool, then, otherwise string) string {

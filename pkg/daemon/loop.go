@@ -217,6 +217,9 @@ func whyRefused(links []link.Config) string {
 	for _, l := range links {
 		peers, devices = append(peers, l.Peer.String()), append(devices, l.Interface)
 	}
+	if links[0].Group && links[0].Transport == link.UDP {
+		return "it is no peer of the group; if it is another node's, put it into Conntrackgo { Peers { ... } }"
+	}
 	where, silent := "an address of the network of "+strings.Join(devices, ", "), ", while that is silent,"
 	if len(links[0].AcceptFrom) > 0 {
 		where, silent = "in AcceptFrom", ""
