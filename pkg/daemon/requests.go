@@ -86,22 +86,28 @@ func (d *Daemon) onCommit(text string, parts ...committer) handler {
 }
 
 // onCommitPeer commits what one peer of a group has told.
-func (d *Daemon) onCommitPeer(_ context.Context, _ io.Writer, operand string) error {
+func (d *Daemon) onCommitPeer(_ context.Context, w io.Writer, operand string) error {
 	peer, err := netip.ParseAddr(operand)
 	if err != nil {
-		return fmt.Errorf("`%s' is no address", operand)
-	}
-	if d.sync == nil {
-		return nil
+		return refuse(w, "%q is no address, and nothing else that can be committed", operand)
 	}
 	known := false
-	d.enter(func(n *node.Group, _ time.Duration) { known = n.Has(peer) })
+	if d.sync != nil {
+		d.enter(func(n *node.Group, _ time.Duration) { known = n.Has(peer) })
+	}
 	if !known {
-		return fmt.Errorf("%s is no peer of this node", peer)
+		return refuse(w, "%s is no peer of this node: -s health names those of a group", peer)
 	}
 	d.log.Infof("committing external caches of %s", peer)
 	d.commitExternal(peer, []committer{d.commitFlows, d.commitExpects})
 	return nil
+}
+
+// refuse tells the client why a request with an operand is not done.
+func refuse(w io.Writer, format string, a ...any) error {
+	err := fmt.Errorf(format, a...)
+	_, _ = fmt.Fprintln(w, err)
+	return err
 }
 
 // onFlushCaches empties the caches of flows, and with expects those of
