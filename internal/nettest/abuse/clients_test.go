@@ -1,7 +1,6 @@
 package abuse_test
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
 )
 
@@ -22,27 +22,11 @@ const dumpExternal = 17
 // includes the start of a process on a busy machine.
 const served = 5 * time.Second
 
-// dial connects to a's control socket and sends some bytes.
-func (r *rig) dial(request []byte) net.Conn {
-	r.Helper()
-	conn, err := net.Dial("unix", r.a.Config.Socket)
-	r.ok(err)
-	r.Cleanup(func() { conn.Close() })
-	if len(request) > 0 {
-		if _, err := conn.Write(request); err != nil && !errors.Is(err, net.ErrClosed) {
-			r.Logf("write: %v", err) // it had to make room already
-		}
-	}
-	return conn
-}
-
-func request(code int32) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(code)) }
-
 // answers fails unless a's clients are served.
 func (r *rig) answers(what string) {
 	r.Helper()
 	start := time.Now()
-	r.request(r.a, "-s")
+	r.Request(r.A, "-s")
 	if took := time.Since(start); took > served {
 		r.Errorf("%s: a client waited %v", what, took)
 	}
@@ -53,14 +37,14 @@ func (r *rig) answers(what string) {
 func TestClients(t *testing.T) {
 	r := newRig(t, nil).start()
 	const large, crowd = 50_000, 3000
-	r.must(r.writer(r.two.B).Create(flood.UDPFlows(30, 0, large)))
+	r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(30, 0, large)))
 	r.inStep()
 	before, lines := r.usage(), len(r.lines(0))
 
 	// Readers that stop in the middle of a large table.
 	var readers []net.Conn
 	for range 200 {
-		conn := r.dial(request(dumpExternal))
+		conn := r.Dial(r.A, duo.Ask(dumpExternal))
 		_ = conn.SetReadDeadline(time.Now().Add(served))
 		if _, err := io.ReadFull(conn, make([]byte, 10_000)); err != nil {
 			t.Fatalf("reader %d: %v", len(readers), err)
@@ -71,10 +55,10 @@ func TestClients(t *testing.T) {
 
 	// Silent ones, halves of a request, and unknown ones.
 	for i := range crowd {
-		r.dial([][]byte{nil, request(21)[:1+i%3], request(int32(i + 100))}[i%3])
+		r.Dial(r.A, [][]byte{nil, duo.Ask(21)[:1+i%3], duo.Ask(int32(i + 100))}[i%3])
 		if i%500 == 0 {
 			r.answers(fmt.Sprintf("%d clients", i))
-			r.must(r.writer(r.two.B).Create(flood.UDPFlows(31, i, i+1)))
+			r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(31, i, i+1)))
 		}
 	}
 	r.answers("all of them")
@@ -83,7 +67,7 @@ func TestClients(t *testing.T) {
 
 	// One that was not in the way may go on reading.
 	last := readers[len(readers)-1]
-	_ = last.SetReadDeadline(time.Now().Add(patience))
+	_ = last.SetReadDeadline(time.Now().Add(duo.Patience))
 	rest, err := io.ReadAll(last)
 	if n := strings.Count(string(rest), "\n"); err != nil || n < large-1000 {
 		t.Errorf("the last reader got %d lines, %v, want about %d", n, err, large)
@@ -91,14 +75,14 @@ func TestClients(t *testing.T) {
 	for _, conn := range readers {
 		conn.Close()
 	}
-	r.eventually("descriptors to go back", func() error {
+	r.Eventually("descriptors to go back", func() error {
 		if now := r.usage(); now.descriptors > before.descriptors+2 {
 			return fmt.Errorf("%d, and %d before", now.descriptors, before.descriptors)
 		}
 		return nil
 	})
-	runtime := r.request(r.a, "-s", "runtime")
-	if n := r.number(runtime, `local unknown request:\s+(\d+)`); n < crowd/3/2 {
+	runtime := r.Request(r.A, "-s", "runtime")
+	if n := r.Number(runtime, `local unknown request:\s+(\d+)`); n < crowd/3/2 {
 		t.Errorf("%d unknown requests counted of %d", n, crowd/3)
 	}
 	r.says(lines, `clients of the control socket .* had to make room for others \(\d+\)`, 1, 1)
@@ -118,7 +102,7 @@ func TestClientStorm(t *testing.T) {
 		storm.Go(func() {
 			n := 0
 			for ; time.Now().Before(end); n++ {
-				conn, err := net.Dial("unix", r.a.Config.Socket)
+				conn, err := net.Dial("unix", r.A.Config.Socket)
 				if errors.Is(err, unix.EAGAIN) { // the backlog is full
 					time.Sleep(time.Millisecond)
 					continue
@@ -128,7 +112,7 @@ func TestClientStorm(t *testing.T) {
 					break
 				}
 				if k%2 == 0 {
-					_, _ = conn.Write(request([]int32{21, 28, 29, 30, 31, 36, -1}[n%7]))
+					_, _ = conn.Write(duo.Ask([]int32{21, 28, 29, 30, 31, 36, -1}[n%7]))
 				}
 				conn.Close()
 			}
@@ -139,7 +123,7 @@ func TestClientStorm(t *testing.T) {
 	}
 	for i := range 5 {
 		r.answers("in a storm")
-		r.must(r.writer(r.two.B).Create(flood.UDPFlows(31, i, i+1)))
+		r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(31, i, i+1)))
 	}
 	storm.Wait()
 	t.Logf("%d connections", total)

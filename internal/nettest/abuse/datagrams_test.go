@@ -39,14 +39,14 @@ func TestGarbage(t *testing.T) {
 	for seed, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, nil).start()
-			r.ok(r.two.B.AddAddr(nettest.SyncIf, stranger.String()+"/32"))
-			r.ok(r.two.A.IP("route add " + stranger.String() + " dev " + nettest.SyncIf))
+			r.OK(r.Two.B.AddAddr(nettest.SyncIf, stranger.String()+"/32"))
+			r.OK(r.Two.A.IP("route add " + stranger.String() + " dev " + nettest.SyncIf))
 			before, lines := r.usage(), len(r.lines(0))
 			duration := floodTime(t)
 
 			var floods []func() (int, error)
 			for i, from := range c.from {
-				f := garbage.Flood{Inside: r.two.B.Do, From: from, To: linkA, Rate: floodRate / len(c.from), Duration: duration}
+				f := garbage.Flood{Inside: r.Two.B.Do, From: from, To: linkA, Rate: floodRate / len(c.from), Duration: duration}
 				s := garbage.New(uint64(10*seed + i))
 				s.Seq = uint32(time.Now().Unix()) // as a daemon that has just started
 				floods = append(floods, inBackground(func() (int, error) { return f.Run(s) }))
@@ -55,11 +55,11 @@ func TestGarbage(t *testing.T) {
 			sent := 0
 			for _, wait := range floods {
 				n, err := wait()
-				r.ok(err)
+				r.OK(err)
 				sent += n
 			}
 			ended := time.Now()
-			r.must(r.writer(r.two.B).Create(flood.UDPFlows(9, 0, 1)))
+			r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(9, 0, 1)))
 			r.heard(9, ended)
 			churns()
 			t.Logf("%d datagrams in %v", sent, duration)
@@ -82,8 +82,8 @@ func TestGarbage(t *testing.T) {
 func (r *rig) churn(d time.Duration) (wait func()) {
 	const rate = 500
 	var waits []func() (flood.Result, error)
-	for i, n := range []*nettest.Node{r.two.A, r.two.B} {
-		w := r.writer(n)
+	for i, n := range []*nettest.Node{r.Two.A, r.Two.B} {
+		w := r.Writer(n)
 		load := flood.UDPFlows(byte(20+i), 0, int(d.Seconds()*rate/3))
 		waits = append(waits, inBackground(func() (flood.Result, error) {
 			return w.Churn(flood.Churn{From: load.From, To: load.To, Rate: rate, Live: 100, Flow: load.Flow})
@@ -92,7 +92,7 @@ func (r *rig) churn(d time.Duration) (wait func()) {
 	return func() {
 		r.Helper()
 		for _, wait := range waits {
-			r.must(wait())
+			r.Must(wait())
 		}
 	}
 }
@@ -102,8 +102,8 @@ func (r *rig) churn(d time.Duration) (wait func()) {
 func (r *rig) heard(network byte, since time.Time) {
 	r.Helper()
 	prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, network}), 16)
-	r.eventually(fmt.Sprintf("a flow of %v to arrive", prefix), func() error {
-		t, err := r.a.External(r.Context())
+	r.Eventually(fmt.Sprintf("a flow of %v to arrive", prefix), func() error {
+		t, err := r.A.External(r.Context())
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
 )
 
@@ -23,11 +24,11 @@ func (r *rig) onSmallDisk() (dir string) {
 	if _, err := os.Stat("/usr/bin/unshare"); err != nil {
 		nettest.SkipUnlessCI(r, "no mount namespace: %v", err)
 	}
-	dir = filepath.Join(r.lab.Dir(), "disk")
-	r.ok(os.Mkdir(dir, 0o700))
-	r.a.Config.LogFile = filepath.Join(dir, "log")
+	dir = filepath.Join(r.Lab.Dir(), "disk")
+	r.OK(os.Mkdir(dir, 0o700))
+	r.A.Config.LogFile = filepath.Join(dir, "log")
 	script := fmt.Sprintf(`mount -t tmpfs -o size=64k tmpfs %s && exec "$@"`, dir)
-	r.a.Wrap = []string{"unshare", "--mount", "sh", "-c", script, "sh"}
+	r.A.Wrap = []string{"unshare", "--mount", "sh", "-c", script, "sh"}
 	return dir
 }
 
@@ -36,9 +37,9 @@ func (r *rig) logLines(n int) {
 	r.Helper()
 	const bulk = 22
 	for range n {
-		conn := r.dial(request(bulk))
+		conn := r.Dial(r.A, duo.Ask(bulk))
 		_, err := io.ReadAll(conn)
-		r.ok(err)
+		r.OK(err)
 		conn.Close()
 	}
 }
@@ -48,15 +49,15 @@ func TestFullDisk(t *testing.T) {
 	r := newRig(t, nil)
 	dir := r.onSmallDisk()
 	r.start()
-	root := fmt.Sprintf("/proc/%d/root", r.a.Proc().PID())
-	r.a.Config.LogFile = root + r.a.Config.LogFile
+	root := fmt.Sprintf("/proc/%d/root", r.A.Proc().PID())
+	r.A.Config.LogFile = root + r.A.Config.LogFile
 	lines := len(r.lines(0))
 	r.logLines(3)
 	r.says(lines, "sending bulk update", 3, 10)
 
 	filler := filepath.Join(root+dir, "filler")
 	f, err := os.Create(filler)
-	r.ok(err)
+	r.OK(err)
 	for size := 4096; size > 0; {
 		if _, err = f.Write(make([]byte, size)); err != nil {
 			if !errors.Is(err, unix.ENOSPC) {
@@ -65,17 +66,17 @@ func TestFullDisk(t *testing.T) {
 			size /= 2
 		}
 	}
-	r.ok(f.Close())
+	r.OK(f.Close())
 
 	const lost = 300 // more than go into the rest of the page
 	r.logLines(lost)
-	r.must(r.writer(r.two.A).Create(flood.UDPFlows(5, 0, 100)))
-	r.must(r.writer(r.two.B).Create(flood.UDPFlows(6, 0, 100)))
+	r.Must(r.Writer(r.Two.A).Create(flood.UDPFlows(5, 0, 100)))
+	r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(6, 0, 100)))
 	r.inStep()
 	said := func() int {
-		return strings.Count(r.output(r.a), "[warning] lines could not be written to the log file")
+		return strings.Count(r.output(r.A), "[warning] lines could not be written to the log file")
 	}
-	r.eventually("a word of it on standard error", func() error {
+	r.Eventually("a word of it on standard error", func() error {
 		if said() == 0 {
 			return errors.New("nothing")
 		}
@@ -85,10 +86,10 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("said %d times", n)
 	}
 
-	r.ok(os.Remove(filler))
+	r.OK(os.Remove(filler))
 	r.logLines(3)
-	text, err := os.ReadFile(r.a.Config.LogFile)
-	r.ok(err)
+	text, err := os.ReadFile(r.A.Config.LogFile)
+	r.OK(err)
 	if n := strings.Count(string(text), " lines are missing here: "); n != 1 {
 		t.Errorf("%d gaps in the log", n)
 	}
@@ -103,7 +104,7 @@ func TestFullDisk(t *testing.T) {
 func (r *rig) output(d *nettest.Daemon) string {
 	r.Helper()
 	text, err := os.ReadFile(d.Proc().Log)
-	r.ok(err)
+	r.OK(err)
 	return string(text)
 }
 
@@ -113,7 +114,7 @@ func TestLogOnFullDevice(t *testing.T) {
 	r.start()
 	r.logLines(100)
 	r.recovered()
-	if n := strings.Count(r.output(r.a), "could not be written to the log file"); n != 1 {
+	if n := strings.Count(r.output(r.A), "could not be written to the log file"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 }
@@ -122,12 +123,12 @@ func TestLogOnFullDevice(t *testing.T) {
 // reads, until somebody does.
 func TestUnreadTerminal(t *testing.T) {
 	r := newRig(t, nil)
-	fifo := filepath.Join(r.lab.Dir(), "fifo")
-	r.ok(unix.Mkfifo(fifo, 0o600))
+	fifo := filepath.Join(r.Lab.Dir(), "fifo")
+	r.OK(unix.Mkfifo(fifo, 0o600))
 	pipe, err := os.OpenFile(fifo, os.O_RDWR, 0) // reads nothing yet
-	r.ok(err)
+	r.OK(err)
 	defer pipe.Close()
-	r.a.Wrap = []string{"sh", "-c", fmt.Sprintf(`exec "$@" >%s 2>&1`, fifo), "sh"}
+	r.A.Wrap = []string{"sh", "-c", fmt.Sprintf(`exec "$@" >%s 2>&1`, fifo), "sh"}
 	r.start()
 	const many = 1500 // more than a pipe holds
 	lines := len(r.lines(0))
@@ -147,7 +148,7 @@ func TestUnreadTerminal(t *testing.T) {
 		}
 		read <- fmt.Sprintf("the end: %v", all.Err())
 	}()
-	r.eventually("the terminal to say what is missing", func() error {
+	r.Eventually("the terminal to say what is missing", func() error {
 		r.logLines(1)
 		select {
 		case text := <-read:

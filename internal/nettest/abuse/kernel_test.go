@@ -22,7 +22,7 @@ import (
 // speakAs says that flows exist, as the other node, which does not run.
 func (r *rig) speakAs(from netip.Addr, flows []flow.Flow) {
 	r.Helper()
-	r.ok(r.two.B.Do(func() error {
+	r.OK(r.Two.B.Do(func() error {
 		conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: from.AsSlice()}, net.UDPAddrFromAddrPort(linkA))
 		if err != nil {
 			return err
@@ -62,8 +62,8 @@ func awkward(n int) (flows []flow.Flow) {
 // labelled counts the entries of a's kernel that have labels.
 func (r *rig) labelled() (n int) {
 	r.Helper()
-	table, err := r.two.A.Kernel()
-	r.ok(err)
+	table, err := r.Two.A.Kernel()
+	r.OK(err)
 	for _, e := range table {
 		if strings.Trim(e.Raw.Labels, "\x00") != "" {
 			n++
@@ -79,8 +79,8 @@ func TestKernelRefusesAttributes(t *testing.T) {
 	const n = 20
 	entries := func(r *rig) {
 		r.Helper()
-		r.eventually("the entries", func() error {
-			if got, err := r.two.A.Count(); err != nil || got != 2*n {
+		r.Eventually("the entries", func() error {
+			if got, err := r.Two.A.Count(); err != nil || got != 2*n {
 				return fmt.Errorf("%d, %v", got, err)
 			}
 			return nil
@@ -94,23 +94,23 @@ func TestKernelRefusesAttributes(t *testing.T) {
 					a.ModeLines = []string{"DisableExternalCache on"}
 				}
 			})
-			r.ok(r.a.Start(t.Context()))
+			r.OK(r.A.Start(t.Context()))
 			lines := len(r.lines(0))
 			r.speakAs(neighbour, awkward(n))
 			if how == "committed" {
-				r.eventually("the external cache", func() error {
-					if _, external, err := r.a.Sizes(t.Context()); err != nil || external != 2*n {
+				r.Eventually("the external cache", func() error {
+					if _, external, err := r.A.Sizes(t.Context()); err != nil || external != 2*n {
 						return fmt.Errorf("%d entries, %v", external, err)
 					}
 					return nil
 				})
-				r.request(r.a, "-c")
+				r.Request(r.A, "-c")
 			}
 			entries(r)
 			if got := r.labelled(); got != 0 {
 				t.Fatalf("%d entries have labels: the test shows nothing", got)
 			}
-			r.eventually("the log", func() error {
+			r.Eventually("the log", func() error {
 				for _, what := range []string{"labels", "helper"} {
 					text := fmt.Sprintf(`%d entries were %s without their %s`, n, how, what)
 					if how == "injected" { // the rest is counted in the next minute
@@ -126,10 +126,10 @@ func TestKernelRefusesAttributes(t *testing.T) {
 			r.short(lines, 6)
 
 			// The cause goes.
-			r.ok(r.two.A.EnableLabels())
-			r.ok(r.two.A.FlushKernel())
+			r.OK(r.Two.A.EnableLabels())
+			r.OK(r.Two.A.FlushKernel())
 			if how == "committed" {
-				r.request(r.a, "-c")
+				r.Request(r.A, "-c")
 			} else {
 				r.speakAs(neighbour, awkward(n))
 			}
@@ -150,9 +150,9 @@ const mostEntries = 600_000
 func (r *rig) fill() (filler flood.Load) {
 	r.Helper()
 	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
-	r.ok(err)
+	r.OK(err)
 	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	r.ok(err)
+	r.OK(err)
 	if most > mostEntries {
 		r.Skipf("nf_conntrack_max is %d: the limit is the machine's, and the table too large to fill", most)
 	}
@@ -160,7 +160,7 @@ func (r *rig) fill() (filler flood.Load) {
 		flood.UDPFlows(byte(i>>24), 0, 0).Flow(i, f)
 		f.Dst = fillerAddress
 	}}
-	result, err := r.writer(r.two.A).Create(filler)
+	result, err := r.Writer(r.Two.A).Create(filler)
 	if result.Failed[unix.ENOMEM] == 0 {
 		r.Fatalf("the table of %d entries is not full: %+v, %v", most, result, err)
 	}
@@ -174,7 +174,7 @@ var fillerAddress = netip.MustParseAddr("172.16.0.9")
 // take too long.
 func (r *rig) holds(want int) error {
 	n := 0
-	err := r.two.A.Do(func() error {
+	err := r.Two.A.Do(func() error {
 		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
 		if err == nil {
 			n, err = strconv.Atoi(strings.TrimSpace(string(text)))
@@ -191,51 +191,51 @@ func (r *rig) holds(want int) error {
 func TestKernelTableFull(t *testing.T) {
 	const n = 500
 	r := newRig(t, func(a, _ *nettest.Config) { a.IgnoreAddresses = []netip.Addr{fillerAddress} })
-	r.ok(r.a.Start(t.Context()))
-	r.ok(r.b.Start(t.Context()))
+	r.OK(r.A.Start(t.Context()))
+	r.OK(r.B.Start(t.Context()))
 	filler := r.fill()
 	some := filler
 	some.To = filler.To / 4
 	full := filler.To
-	r.ok(r.holds(full))
-	wa, wb := r.writer(r.two.A), r.writer(r.two.B)
+	r.OK(r.holds(full))
+	wa, wb := r.Writer(r.Two.A), r.Writer(r.Two.B)
 
 	lines := len(r.lines(0))
-	r.must(wb.Create(flood.UDPFlows(7, 0, n)))
-	r.eventually("the external cache", func() error {
-		if _, external, err := r.a.Sizes(t.Context()); err != nil || external != n {
+	r.Must(wb.Create(flood.UDPFlows(7, 0, n)))
+	r.Eventually("the external cache", func() error {
+		if _, external, err := r.A.Sizes(t.Context()); err != nil || external != n {
 			return fmt.Errorf("%d entries, %v", external, err)
 		}
 		return nil
 	})
-	r.request(r.a, "-c")
+	r.Request(r.A, "-c")
 	r.says(lines, fmt.Sprintf(`\[notice\] %d entries can't be committed`, n), 1, 1)
 	r.says(lines, `commit-create: Cannot allocate memory`, 1, 10)
 	r.short(lines, 30)
-	r.ok(r.holds(full))
-	r.must(wa.Delete(some))
-	r.request(r.a, "-c")
-	r.ok(r.holds(full - some.To + n))
+	r.OK(r.holds(full))
+	r.Must(wa.Delete(some))
+	r.Request(r.A, "-c")
+	r.OK(r.holds(full - some.To + n))
 
-	r.ok(r.a.Stop())
-	r.a.Config.ModeLines = []string{"DisableExternalCache on"}
-	r.ok(r.a.Start(t.Context()))
-	r.pids = [2]int{r.a.Proc().PID(), r.b.Proc().PID()}
+	r.OK(r.A.Stop())
+	r.A.Config.ModeLines = []string{"DisableExternalCache on"}
+	r.OK(r.A.Start(t.Context()))
+	r.pids = [2]int{r.A.Proc().PID(), r.B.Proc().PID()}
 	some.To -= n
-	r.must(wa.Create(some))
+	r.Must(wa.Create(some))
 	lines = len(r.lines(0))
-	r.must(wb.Create(flood.UDPFlows(8, 0, n)))
-	r.eventually("the refusals", func() error {
-		out := r.request(r.a, "-s", "cache")
-		if r.number(out, `connections created:\s+\d+\s+failed:\s+(\d+)`) < n {
+	r.Must(wb.Create(flood.UDPFlows(8, 0, n)))
+	r.Eventually("the refusals", func() error {
+		out := r.Request(r.A, "-s", "cache")
+		if r.Number(out, `connections created:\s+\d+\s+failed:\s+(\d+)`) < n {
 			return errors.New(out)
 		}
 		return nil
 	})
-	r.ok(r.holds(full))
+	r.OK(r.holds(full))
 	r.short(lines, 25)
-	r.must(wa.Delete(some))
-	r.eventually("all flows in the kernel", func() error { return r.holds(full - some.To + n) })
+	r.Must(wa.Delete(some))
+	r.Eventually("all flows in the kernel", func() error { return r.holds(full - some.To + n) })
 	r.says(lines, "the conntrack table has room again: asking the other node", 1, 2)
 	r.alive()
 }

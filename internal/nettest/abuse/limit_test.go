@@ -20,11 +20,11 @@ func TestHashLimit(t *testing.T) {
 			r := newRig(t, func(a, _ *nettest.Config) { a.HashLimit = limited }).start()
 			before, lines := r.usage(), len(r.lines(0))
 			const many = 10 * limited
-			node := map[string]*nettest.Node{"internal": r.two.A, "external": r.two.B}[which]
-			w := r.writer(node)
-			r.must(w.Create(flood.UDPFlows(70, 0, many)))
-			r.eventually("the cache to be full", func() error {
-				internal, external, err := r.a.Sizes(r.Context())
+			node := map[string]*nettest.Node{"internal": r.Two.A, "external": r.Two.B}[which]
+			w := r.Writer(node)
+			r.Must(w.Create(flood.UDPFlows(70, 0, many)))
+			r.Eventually("the cache to be full", func() error {
+				internal, external, err := r.A.Sizes(r.Context())
 				if err != nil {
 					return err
 				}
@@ -34,7 +34,7 @@ func TestHashLimit(t *testing.T) {
 				return nil
 			})
 			// Those that stay are the last, which were refused.
-			r.must(w.Delete(flood.UDPFlows(70, 0, many-limited/2)))
+			r.Must(w.Delete(flood.UDPFlows(70, 0, many-limited/2)))
 			r.recovered()
 			r.bounded(before, 32<<10, 2)
 			r.says(lines, which+` cache is full \(HashLimit 2000\): .*\(\d+ times\)`, 1, 1)
@@ -49,18 +49,18 @@ func TestHashLimit(t *testing.T) {
 func TestMemoryLimit(t *testing.T) {
 	const limit, many = 30_000, 60_000
 	r := newRig(t, func(a, _ *nettest.Config) { a.HashLimit = limit })
-	r.a.Env = []string{"GOMEMLIMIT=48MiB"}
+	r.A.Env = []string{"GOMEMLIMIT=48MiB"}
 	r.start()
 	lines := len(r.lines(0))
-	wa, wb := r.writer(r.two.A), r.writer(r.two.B)
+	wa, wb := r.Writer(r.Two.A), r.Writer(r.Two.B)
 	most := 0
 	for i := range 2 {
 		a, b := flood.UDPFlows(byte(80+i), 0, many), flood.UDPFlows(byte(90+i), 0, many)
-		r.must(wa.Create(a))
-		r.must(wb.Create(b))
+		r.Must(wa.Create(a))
+		r.Must(wb.Create(b))
 		most = max(most, r.usage().kib)
-		r.must(wa.Delete(a))
-		r.must(wb.Delete(b))
+		r.Must(wa.Delete(a))
+		r.Must(wb.Delete(b))
 	}
 	r.recovered()
 	t.Logf("at most %d KiB", most)

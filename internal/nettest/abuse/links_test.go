@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
 )
 
@@ -17,30 +18,30 @@ var outages = []struct {
 	says       bool // with UDP: that datagrams can't be sent
 }{
 	{"address removed", func(r *rig) error {
-		return r.two.A.DelAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
+		return r.Two.A.DelAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
 	}, func(r *rig) error {
-		return r.two.A.AddAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
+		return r.Two.A.AddAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
 	}, true},
 	{"interface down", func(r *rig) error {
-		return r.two.A.IP("link set " + nettest.SyncIf + " down")
+		return r.Two.A.IP("link set " + nettest.SyncIf + " down")
 	}, func(r *rig) error {
-		return r.two.A.IP("link set " + nettest.SyncIf + " up")
+		return r.Two.A.IP("link set " + nettest.SyncIf + " up")
 	}, true},
 	{"cable pulled", func(r *rig) error {
-		return r.two.B.IP("link set " + nettest.SyncIf + " down")
+		return r.Two.B.IP("link set " + nettest.SyncIf + " down")
 	}, func(r *rig) error {
-		return r.two.B.IP("link set " + nettest.SyncIf + " up")
+		return r.Two.B.IP("link set " + nettest.SyncIf + " up")
 	}, false},
 	{"interface removed", func(r *rig) error {
-		return r.two.A.IP("link del " + nettest.SyncIf)
+		return r.Two.A.IP("link del " + nettest.SyncIf)
 	}, func(r *rig) error {
-		if err := r.lab.Connect(r.two.A, nettest.SyncIf, r.two.B, nettest.SyncIf); err != nil {
+		if err := r.Lab.Connect(r.Two.A, nettest.SyncIf, r.Two.B, nettest.SyncIf); err != nil {
 			return err
 		}
-		if err := r.two.A.AddAddr(nettest.SyncIf, nettest.SyncA.String()+"/30"); err != nil {
+		if err := r.Two.A.AddAddr(nettest.SyncIf, nettest.SyncA.String()+"/30"); err != nil {
 			return err
 		}
-		return r.two.B.AddAddr(nettest.SyncIf, nettest.SyncB.String()+"/30")
+		return r.Two.B.AddAddr(nettest.SyncIf, nettest.SyncB.String()+"/30")
 	}, true},
 }
 
@@ -54,12 +55,12 @@ func TestLinkGoes(t *testing.T) {
 			for i, o := range outages {
 				lines := len(r.lines(0))
 				wait := r.churn(2500 * time.Millisecond)
-				r.ok(o.away(r))
+				r.OK(o.away(r))
 				n := byte(40 + 2*i)
-				r.must(r.writer(r.two.A).Create(flood.UDPFlows(n, 0, 500)))
-				r.must(r.writer(r.two.B).Create(flood.UDPFlows(n+1, 0, 500)))
+				r.Must(r.Writer(r.Two.A).Create(flood.UDPFlows(n, 0, 500)))
+				r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(n+1, 0, 500)))
 				wait()
-				r.ok(o.back(r))
+				r.OK(o.back(r))
 				start := time.Now()
 				r.recovered()
 				t.Logf("%s: in step again after %v", o.name, time.Since(start).Round(10*time.Millisecond))
@@ -85,14 +86,14 @@ func TestLinkMissing(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s/%s", kind, what), func(t *testing.T) {
 				r := newRigOf(t, kind, func(_, b *nettest.Config) { change(b) })
-				r.ok(r.b.WriteConfig())
+				r.OK(r.B.WriteConfig())
 				binary, err := kind.Binary()
-				r.ok(err)
-				proc, err := r.two.B.Start(nil, binary, "-C", r.b.ConfigPath)
-				r.ok(err)
+				r.OK(err)
+				proc, err := r.Two.B.Start(nil, binary, "-C", r.B.ConfigPath)
+				r.OK(err)
 				select {
 				case <-proc.Done():
-				case <-time.After(patience):
+				case <-time.After(duo.Patience):
 					proc.Kill9()
 					t.Fatal("it runs")
 				}

@@ -9,7 +9,6 @@ package abuse_test
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
 )
 
@@ -30,10 +30,6 @@ func TestMain(m *testing.M) {
 	nettest.RemoveGoBinary()
 	os.Exit(code)
 }
-
-// patience bounds every wait for something that takes milliseconds, or with
-// loss some seconds.
-const patience = 30 * time.Second
 
 // floodTime is how long a flood lasts.
 func floodTime(t *testing.T) time.Duration {
@@ -49,13 +45,10 @@ func floodTime(t *testing.T) time.Duration {
 	return d
 }
 
-// rig is two nodes joined by the sync link, with a daemon each. What is done
-// to them is done to a, unless a test says otherwise.
+// rig is two nodes with a daemon each. What is done to them is done to a,
+// unless a test says otherwise.
 type rig struct {
-	*testing.T
-	lab  *nettest.Lab
-	two  *nettest.TwoNodes
-	a, b *nettest.Daemon
+	*duo.Rig
 	pids [2]int
 	next int // number of the next flow made by inStep
 }
@@ -70,71 +63,18 @@ func newRig(t *testing.T, change func(a, b *nettest.Config)) *rig {
 // newRigOf is newRig with a peer of another kind.
 func newRigOf(t *testing.T, peer nettest.Kind, change func(a, b *nettest.Config)) *rig {
 	t.Helper()
-	r := &rig{T: t, lab: nettest.Get(t)}
-	nettest.Need(t, nettest.Go, peer)
-	var err error
-	r.two, err = r.lab.NewTwoNodes()
-	r.ok(err)
-	ca, cb := nettest.SyncConfigs(false)
-	if change != nil {
-		change(&ca, &cb)
-	}
-	r.a, err = r.lab.NewDaemon(r.two.A, nettest.Go, ca)
-	r.ok(err)
-	r.b, err = r.lab.NewDaemon(r.two.B, peer, cb)
-	r.ok(err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("a:\n%s\nb:\n%s", r.a.Log(40), r.b.Log(40))
-		}
-	})
-	return r
+	return &rig{Rig: duo.New(t, nettest.Go, peer, change)}
 }
 
 // start starts both and waits until flows go both ways.
 func (r *rig) start() *rig {
 	r.Helper()
-	for i, d := range []*nettest.Daemon{r.a, r.b} {
-		r.ok(d.Start(r.Context()))
-		r.pids[i] = d.Proc().PID()
-	}
-	r.must(r.writer(r.two.A).Create(flood.UDPFlows(1, 0, 50)))
-	r.must(r.writer(r.two.B).Create(flood.UDPFlows(2, 0, 50)))
+	r.Start()
+	r.pids = [2]int{r.A.Proc().PID(), r.B.Proc().PID()}
+	r.Must(r.Writer(r.Two.A).Create(flood.UDPFlows(1, 0, 50)))
+	r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(2, 0, 50)))
 	r.inStep()
 	return r
-}
-
-func (r *rig) ok(err error) {
-	r.Helper()
-	if err != nil {
-		r.Fatal(err)
-	}
-}
-
-func (r *rig) eventually(what string, check func() error) {
-	r.Helper()
-	r.ok(nettest.Eventually(r.Context(), patience, what, check))
-}
-
-func (r *rig) request(d *nettest.Daemon, args ...string) string {
-	r.Helper()
-	out, err := d.Client(r.Context(), args...)
-	r.ok(err)
-	return out
-}
-
-func (r *rig) writer(n *nettest.Node) *flood.Writer {
-	r.Helper()
-	w, err := flood.Open(n.Do)
-	r.ok(err)
-	r.Cleanup(func() { w.Close() })
-	return w
-}
-
-func (r *rig) must(result flood.Result, err error) {
-	r.Helper()
-	r.ok(err)
-	r.ok(result.Err())
 }
 
 // inStep waits until kernels and caches are equal, in both directions, and so
@@ -144,17 +84,17 @@ func (r *rig) inStep() {
 	r.Helper()
 	both := func(what string) {
 		r.Helper()
-		r.eventually(what, func() error {
-			if err := nettest.InStep(r.Context(), r.a, r.b); err != nil {
+		r.Eventually(what, func() error {
+			if err := nettest.InStep(r.Context(), r.A, r.B); err != nil {
 				return err
 			}
-			return nettest.InStep(r.Context(), r.b, r.a)
+			return nettest.InStep(r.Context(), r.B, r.A)
 		})
 	}
 	both("the caches to be in step")
 	r.next++
-	for i, n := range []*nettest.Node{r.two.A, r.two.B} {
-		r.must(r.writer(n).Create(flood.UDPFlows(byte(200+i), r.next, r.next+1)))
+	for i, n := range []*nettest.Node{r.Two.A, r.Two.B} {
+		r.Must(r.Writer(n).Create(flood.UDPFlows(byte(200+i), r.next, r.next+1)))
 	}
 	both("new flows to arrive")
 }
@@ -162,7 +102,7 @@ func (r *rig) inStep() {
 // alive fails unless both daemons are the processes that were started.
 func (r *rig) alive() {
 	r.Helper()
-	for i, d := range []*nettest.Daemon{r.a, r.b} {
+	for i, d := range []*nettest.Daemon{r.A, r.B} {
 		if !d.Running() || d.Proc().PID() != r.pids[i] {
 			r.Fatalf("%s has ended: %v", d, d.Proc().Err())
 		}
@@ -179,8 +119,7 @@ func (r *rig) recovered() {
 // lines returns the lines of a's log after the first n.
 func (r *rig) lines(n int) []string {
 	r.Helper()
-	all, err := r.a.Messages()
-	r.ok(err)
+	all := r.Messages(r.A)
 	return all[min(n, len(all)):]
 }
 
@@ -212,10 +151,10 @@ type usage struct{ kib, descriptors int }
 func (r *rig) usage() (u usage) {
 	r.Helper()
 	var err error
-	u.kib, err = r.a.Proc().RSS()
-	r.ok(err)
-	u.descriptors, err = r.a.Proc().Descriptors()
-	r.ok(err)
+	u.kib, err = r.A.Proc().RSS()
+	r.OK(err)
+	u.descriptors, err = r.A.Proc().Descriptors()
+	r.OK(err)
 	return u
 }
 
@@ -242,16 +181,4 @@ func inBackground[T any](f func() (T, error)) (wait func() (T, error)) {
 		<-done
 		return result, err
 	}
-}
-
-// number finds a counter in a report.
-func (r *rig) number(report, pattern string) (n int) {
-	r.Helper()
-	m := regexp.MustCompile(pattern).FindStringSubmatch(report)
-	if m == nil {
-		r.Fatalf("no %s in %q", pattern, report)
-	}
-	_, err := fmt.Sscan(m[1], &n)
-	r.ok(err)
-	return n
 }

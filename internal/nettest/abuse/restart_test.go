@@ -19,21 +19,21 @@ func TestClockBack(t *testing.T) {
 			started := time.Now()
 			r := newRigOf(t, peer, nil).start()
 			const hours = 3
-			w := r.writer(r.two.A)
+			w := r.Writer(r.Two.A)
 			load := flood.UDPFlows(60, 0, hours*3600)
-			r.must(w.Create(load))
+			r.Must(w.Create(load))
 			r.inStep()
-			r.must(w.Delete(flood.UDPFlows(60, 0, load.To/2)))
+			r.Must(w.Delete(flood.UDPFlows(60, 0, load.To/2)))
 			for range 2 {
 				r.inStep()
 				if passed := time.Since(started); passed > time.Hour {
 					t.Fatalf("%v have passed: the test shows nothing", passed)
 				}
-				r.ok(r.a.Stop())
-				r.ok(r.a.Start(r.Context()))
-				r.pids[0] = r.a.Proc().PID()
+				r.OK(r.A.Stop())
+				r.OK(r.A.Start(r.Context()))
+				r.pids[0] = r.A.Proc().PID()
 			}
-			r.must(w.Delete(flood.UDPFlows(60, load.To/2, load.To)))
+			r.Must(w.Delete(flood.UDPFlows(60, load.To/2, load.To)))
 			r.recovered()
 		})
 	}

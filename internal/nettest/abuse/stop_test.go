@@ -33,20 +33,20 @@ func TestStopped(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, c.change).start()
-			victim := []*nettest.Daemon{r.a, r.b}[c.victim]
+			victim := []*nettest.Daemon{r.A, r.B}[c.victim]
 			lines := len(r.lines(0))
 			const rate, stopped = 5000, 10 * time.Second
-			w := r.writer(r.two.A)
+			w := r.Writer(r.Two.A)
 			load := flood.UDPFlows(50, 0, int((stopped+2*time.Second).Seconds())*rate/3)
 			wait := inBackground(func() (flood.Result, error) {
 				return w.Churn(flood.Churn{From: load.From, To: load.To, Rate: rate, Live: 2000, Flow: load.Flow})
 			})
 			time.Sleep(time.Second) // in the middle of the load
-			r.ok(victim.Proc().Signal(syscall.SIGSTOP))
+			r.OK(victim.Proc().Signal(syscall.SIGSTOP))
 			time.Sleep(stopped)
-			r.ok(victim.Proc().Signal(syscall.SIGCONT))
+			r.OK(victim.Proc().Signal(syscall.SIGCONT))
 			start := time.Now()
-			r.must(wait())
+			r.Must(wait())
 			r.recovered()
 			t.Logf("in step again %v after it went on", time.Since(start).Round(10*time.Millisecond))
 			r.short(lines, 15)

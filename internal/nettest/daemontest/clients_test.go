@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 )
 
 // Request numbers that tests send over connections of their own.
@@ -25,24 +26,24 @@ func TestStalledClients(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	const many = 50000
-	w := r.writer(r.two.A)
-	r.must(w.Create(flows(1, 0, many)))
-	r.cached(r.b, -1, many)
+	w := r.Writer(r.Two.A)
+	r.Must(w.Create(flows(1, 0, many)))
+	r.cached(r.B, -1, many)
 
 	for range 20 {
-		silent, err := net.Dial("unix", r.a.Config.Socket)
-		r.ok(err)
+		silent, err := net.Dial("unix", r.A.Config.Socket)
+		r.OK(err)
 		t.Cleanup(func() { silent.Close() })
 	}
 	var stalled []net.Conn
 	for range 10 {
-		stalled = append(stalled, r.connect(r.a, dumpInternal))
+		stalled = append(stalled, r.Dial(r.A, duo.Ask(dumpInternal)))
 	}
 	for i := range 20 {
-		r.must(w.Create(flows(2, i, i+1)))
-		r.cached(r.b, -1, many+i+1)
-		r.request(r.a, "-s")
-		if n := strings.Count(r.request(r.a, "-i"), "\n"); n != many+i+1 {
+		r.Must(w.Create(flows(2, i, i+1)))
+		r.cached(r.B, -1, many+i+1)
+		r.Request(r.A, "-s")
+		if n := strings.Count(r.Request(r.A, "-i"), "\n"); n != many+i+1 {
 			t.Fatalf("round %d: %d lines, want %d", i, n, many+i+1)
 		}
 	}
@@ -50,7 +51,7 @@ func TestStalledClients(t *testing.T) {
 	if n := strings.Count(r.finish(stalled[0]), "\n"); n < many {
 		t.Errorf("a late reader got %d lines, want at least %d", n, many)
 	}
-	r.ok(r.a.Stop())
+	r.OK(r.A.Stop())
 }
 
 // TestConcurrentCommits orders eight commits at once: one is done, the
@@ -59,32 +60,32 @@ func TestConcurrentCommits(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	const many, clients = 20000, 8
-	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
-	r.cached(r.b, -1, many)
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, many)))
+	r.cached(r.B, -1, many)
 
 	var conns []net.Conn
 	for range clients {
-		conns = append(conns, r.connect(r.b, commitAll))
+		conns = append(conns, r.Dial(r.B, duo.Ask(commitAll)))
 	}
 	for _, conn := range conns {
 		r.finish(conn)
 	}
-	if n := r.count(r.b); n != many {
+	if n := r.count(r.B); n != many {
 		t.Errorf("%d entries in the kernel, want %d", n, many)
 	}
-	begun, skipped, done := r.logged(r.b, "committing all external caches"),
-		r.logged(r.b, "[notice] commit already in progress, skipping"), r.logged(r.b, fmt.Sprintf("Committed %d new entries", many))
+	begun, skipped, done := r.logged(r.B, "committing all external caches"),
+		r.logged(r.B, "[notice] commit already in progress, skipping"), r.logged(r.B, fmt.Sprintf("Committed %d new entries", many))
 	if begun != clients || skipped == 0 || done == 0 || done+skipped != clients {
 		t.Errorf("%d begun, %d skipped, %d done of %d", begun, skipped, done, clients)
 	}
 	for range 2 {
-		r.request(r.b, "-c")
+		r.Request(r.B, "-c")
 	}
-	if n := r.logged(r.b, fmt.Sprintf("Committed %d new entries", many)); n != done+2 {
+	if n := r.logged(r.B, fmt.Sprintf("Committed %d new entries", many)); n != done+2 {
 		t.Errorf("%d commits done, want %d", n, done+2)
 	}
 	// The other node has heard of none of it.
-	if _, external, err := r.a.Sizes(t.Context()); err != nil || external != 0 {
+	if _, external, err := r.A.Sizes(t.Context()); err != nil || external != 0 {
 		t.Errorf("the committed entries were sent back: %d, %v", external, err)
 	}
 }
@@ -95,43 +96,43 @@ func TestFlushDuringCommit(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	const many = 60000
-	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
-	r.cached(r.b, -1, many)
-	commit := r.connect(r.b, commitAll)
-	r.eventually("the commit to begin", func() error {
-		if r.logged(r.b, "committing all external caches") == 0 {
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, many)))
+	r.cached(r.B, -1, many)
+	commit := r.Dial(r.B, duo.Ask(commitAll))
+	r.Eventually("the commit to begin", func() error {
+		if r.logged(r.B, "committing all external caches") == 0 {
 			return errors.New("not begun")
 		}
 		return nil
 	})
-	r.finish(r.connect(r.b, flushCaches))
+	r.finish(r.Dial(r.B, duo.Ask(flushCaches)))
 	r.finish(commit)
-	if n := r.logged(r.b, "[ERROR] ignoring flush command, commit still in progress"); n != 1 {
+	if n := r.logged(r.B, "[ERROR] ignoring flush command, commit still in progress"); n != 1 {
 		t.Errorf("the flush was refused %d times, want once", n)
 	}
-	if n := r.count(r.b); n != many {
+	if n := r.count(r.B); n != many {
 		t.Errorf("%d entries in the kernel, want %d", n, many)
 	}
-	r.request(r.b, "-f")
-	r.cached(r.b, 0, 0)
+	r.Request(r.B, "-f")
+	r.cached(r.B, 0, 0)
 }
 
 // TestBadRequests sends rubbish: it is counted and answered with nothing.
 func TestBadRequests(t *testing.T) {
 	r := newRig(t, nil)
-	r.ok(r.a.Start(t.Context()))
+	r.OK(r.A.Start(t.Context()))
 	for _, code := range []int32{2, 15, 27, 49, 99, -1, 1 << 30} {
-		if text := r.finish(r.connect(r.a, code)); text != "" {
+		if text := r.finish(r.Dial(r.A, duo.Ask(code))); text != "" {
 			t.Errorf("request %d: %q", code, text)
 		}
 	}
-	short, err := net.Dial("unix", r.a.Config.Socket)
-	r.ok(err)
+	short, err := net.Dial("unix", r.A.Config.Socket)
+	r.OK(err)
 	_, err = short.Write([]byte{1})
-	r.ok(err)
-	r.ok(short.Close())
-	r.eventually("the counters", func() error {
-		if u, f := r.counter(r.a, "local unknown request"), r.counter(r.a, "local read failed"); u != 7 || f != 1 {
+	r.OK(err)
+	r.OK(short.Close())
+	r.Eventually("the counters", func() error {
+		if u, f := r.counter(r.A, "local unknown request"), r.counter(r.A, "local read failed"); u != 7 || f != 1 {
 			return fmt.Errorf("%d unknown requests and %d failed reads, want 7 and 1", u, f)
 		}
 		return nil
@@ -145,17 +146,17 @@ func TestScriptLog(t *testing.T) {
 		b.FilterLines = []string{"Protocol Accept { UDP", "}"}
 	})
 	r.start()
-	r.must(r.writer(r.two.A).Create(flows(1, 0, 17)))
-	r.cached(r.b, -1, 17)
-	begin := len(r.messages(r.b))
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, 17)))
+	r.cached(r.B, -1, 17)
+	begin := len(r.Messages(r.B))
 	for _, args := range []string{"-c", "-f", "-R", "-B", "-t", "-n", "-F"} {
-		r.request(r.b, args)
+		r.Request(r.B, args)
 	}
-	r.request(r.b, "-f", "internal")
-	r.request(r.b, "-f", "external")
-	r.request(r.b, "-k")
-	r.await(r.b.Proc())
-	all := r.messages(r.b)
+	r.Request(r.B, "-f", "internal")
+	r.Request(r.B, "-f", "external")
+	r.Request(r.B, "-k")
+	r.await(r.B.Proc())
+	all := r.Messages(r.B)
 	before := slices.DeleteFunc(all[:begin:begin], func(line string) bool { return strings.Contains(line, "ready to take over") }) // sooner or later
 	wantLines(t, before, []string{
 		`\[warning\] can't set scheduler FIFO priority 0: invalid argument`,
@@ -188,17 +189,17 @@ func TestSweepDuringCommit(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	const many, rounds = 30000, 4
-	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
-	r.cached(r.b, -1, many)
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, many)))
+	r.cached(r.B, -1, many)
 	for range rounds {
-		commit := r.connect(r.b, commitAll)
-		r.request(r.b, "-R")
+		commit := r.Dial(r.B, duo.Ask(commitAll))
+		r.Request(r.B, "-R")
 		r.finish(commit)
-		r.cached(r.b, many, many)
-		r.request(r.b, "-F")
-		r.cached(r.b, 0, many)
+		r.cached(r.B, many, many)
+		r.Request(r.B, "-F")
+		r.cached(r.B, 0, many)
 	}
-	if n := r.counter(r.b, "netlink overrun"); n != 0 {
+	if n := r.counter(r.B, "netlink overrun"); n != 0 {
 		t.Errorf("%d overruns: the test shows nothing", n)
 	}
 }

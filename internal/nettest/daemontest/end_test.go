@@ -10,27 +10,28 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 )
 
 // TestOrderlyEnd ends the daemon by each signal that means so.
 func TestOrderlyEnd(t *testing.T) {
 	r := newRig(t, nil)
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
-		r.ok(r.a.Start(t.Context()))
-		proc := r.a.Proc()
-		r.ok(proc.Signal(s))
+		r.OK(r.A.Start(t.Context()))
+		proc := r.A.Proc()
+		r.OK(proc.Signal(s))
 		r.await(proc)
 		if err := proc.Err(); err != nil {
 			t.Errorf("%v: %v, want exit code 0", s, err)
 		}
-		if err := left(r.a, proc.PID()); err != nil {
+		if err := left(r.A, proc.PID()); err != nil {
 			t.Errorf("%v: %v", s, err)
 		}
 		if out := proc.Tail(100); strings.Contains(out, "goroutine ") {
 			t.Errorf("%v: %s", s, out)
 		}
 	}
-	if n := r.logged(r.a, "[notice] ---- shutdown received ----"); n != 3 {
+	if n := r.logged(r.A, "[notice] ---- shutdown received ----"); n != 3 {
 		t.Errorf("%d shutdowns in the log, want 3", n)
 	}
 }
@@ -39,7 +40,7 @@ func (r *rig) await(p *nettest.Proc) {
 	r.Helper()
 	select {
 	case <-p.Done():
-	case <-time.After(patience):
+	case <-time.After(duo.Patience):
 		r.Fatalf("%s runs on: %s", p.Name, p.Tail(10))
 	}
 }
@@ -47,37 +48,37 @@ func (r *rig) await(p *nettest.Proc) {
 // TestHarmlessSignals sends what must not end the daemon.
 func TestHarmlessSignals(t *testing.T) {
 	r := newRig(t, nil)
-	r.ok(r.a.Start(t.Context()))
+	r.OK(r.A.Start(t.Context()))
 	signals := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGPIPE}
 	for range 3 {
 		for _, s := range signals {
-			r.ok(r.a.Proc().Signal(s))
+			r.OK(r.A.Proc().Signal(s))
 		}
-		r.request(r.a, "-s")
+		r.Request(r.A, "-s")
 	}
-	r.ok(r.a.Stop())
+	r.OK(r.A.Stop())
 }
 
 // TestLogRotation moves the log file away: HUP makes a new one, and both are
 // whole.
 func TestLogRotation(t *testing.T) {
 	r := newRig(t, nil)
-	r.ok(r.a.Start(t.Context()))
-	path := r.a.Config.LogFile
-	r.ok(os.Rename(path, path+".1"))
-	r.request(r.a, "-n")
-	r.ok(r.a.Proc().Signal(syscall.SIGHUP))
-	r.eventually("a new log file", func() error {
+	r.OK(r.A.Start(t.Context()))
+	path := r.A.Config.LogFile
+	r.OK(os.Rename(path, path+".1"))
+	r.Request(r.A, "-n")
+	r.OK(r.A.Proc().Signal(syscall.SIGHUP))
+	r.Eventually("a new log file", func() error {
 		_, err := os.Stat(path)
 		return err
 	})
-	r.request(r.a, "-B")
-	if got := r.messages(r.a); len(got) != 1 || got[0] != "[notice] sending bulk update" {
+	r.Request(r.A, "-B")
+	if got := r.Messages(r.A); len(got) != 1 || got[0] != "[notice] sending bulk update" {
 		t.Errorf("the new log has %q", got)
 	}
-	r.ok(r.a.Stop())
-	r.ok(os.Rename(path+".1", path))
-	if n := r.logged(r.a, "[notice] resync requested"); n != 1 {
+	r.OK(r.A.Stop())
+	r.OK(os.Rename(path+".1", path))
+	if n := r.logged(r.A, "[notice] resync requested"); n != 1 {
 		t.Errorf("the old log has %d requests, want the one before HUP", n)
 	}
 }
@@ -86,20 +87,20 @@ func TestLogRotation(t *testing.T) {
 // may end the daemon, nor keep others from the log file.
 func TestLostLogReader(t *testing.T) {
 	r := newRig(t, nil)
-	r.ok(r.a.WriteConfig())
-	proc, err := r.two.A.Start(nil, "bash", "-c", fmt.Sprintf("exec %s -C %s > >(exec true) 2>&1", r.binary, r.a.ConfigPath))
-	r.ok(err)
-	r.eventually("the daemon to answer", func() error {
-		_, err := r.a.Client(t.Context(), "-s")
+	r.OK(r.A.WriteConfig())
+	proc, err := r.Two.A.Start(nil, "bash", "-c", fmt.Sprintf("exec %s -C %s > >(exec true) 2>&1", r.binary, r.A.ConfigPath))
+	r.OK(err)
+	r.Eventually("the daemon to answer", func() error {
+		_, err := r.A.Client(t.Context(), "-s")
 		return err
 	})
 	for range 5 {
-		r.request(r.a, "-B")
+		r.Request(r.A, "-B")
 	}
-	if n := r.logged(r.a, "sending bulk update"); n != 5 {
+	if n := r.logged(r.A, "sending bulk update"); n != 5 {
 		t.Errorf("%d lines in the log file, want 5", n)
 	}
-	r.ok(proc.Stop(patience))
+	r.OK(proc.Stop(duo.Patience))
 }
 
 // TestCrash kills the daemon: what it leaves behind does not keep the next one
@@ -107,59 +108,59 @@ func TestLostLogReader(t *testing.T) {
 func TestCrash(t *testing.T) {
 	r := newRig(t, nil)
 	for i := range 3 {
-		r.ok(r.a.Start(t.Context()))
-		r.a.Kill9()
-		for _, path := range []string{r.a.Config.Socket, r.a.Config.Lock} {
+		r.OK(r.A.Start(t.Context()))
+		r.A.Kill9()
+		for _, path := range []string{r.A.Config.Socket, r.A.Config.Lock} {
 			if _, err := os.Lstat(path); err != nil {
 				t.Fatalf("run %d: a killed daemon leaves its files, but: %v", i, err)
 			}
 		}
-		pid := r.background(r.a)
-		r.request(r.a, "-s")
-		r.ok(syscall.Kill(pid, syscall.SIGKILL))
-		r.eventually("its end", func() error {
+		pid := r.background(r.A)
+		r.Request(r.A, "-s")
+		r.OK(syscall.Kill(pid, syscall.SIGKILL))
+		r.Eventually("its end", func() error {
 			if !ended(pid) {
 				return errors.New("it runs")
 			}
 			return nil
 		})
 	}
-	r.ok(r.a.Start(t.Context()))
-	r.ok(r.a.Stop())
-	r.ok(left(r.a, r.a.Proc().PID()))
+	r.OK(r.A.Start(t.Context()))
+	r.OK(r.A.Stop())
+	r.OK(left(r.A, r.A.Proc().PID()))
 }
 
 // TestSecondDaemon is refused, with the same lock and with the same socket
 // only, and the first works on.
 func TestSecondDaemon(t *testing.T) {
 	r := newRig(t, nil)
-	r.ok(r.a.Start(t.Context()))
-	pid := r.a.Proc().PID()
-	other := r.a.Config
+	r.OK(r.A.Start(t.Context()))
+	pid := r.A.Proc().PID()
+	other := r.A.Config
 	other.Lock += "2"
 	tests := []struct {
 		cfg    nettest.Config
 		reason string
 	}{
-		{r.a.Config, fmt.Sprintf("lock %s: another daemon (pid %d) holds it", r.a.Config.Lock, pid)},
-		{other, fmt.Sprintf("listen on %s: a running daemon answers there", r.a.Config.Socket)},
+		{r.A.Config, fmt.Sprintf("lock %s: another daemon (pid %d) holds it", r.A.Config.Lock, pid)},
+		{other, fmt.Sprintf("listen on %s: a running daemon answers there", r.A.Config.Socket)},
 	}
 	for _, test := range tests {
-		path := r.lab.Dir() + "/second.conf"
-		r.ok(os.WriteFile(path, []byte(test.cfg.Text()), 0o600))
+		path := r.Lab.Dir() + "/second.conf"
+		r.OK(os.WriteFile(path, []byte(test.cfg.Text()), 0o600))
 		for _, args := range [][]string{{"-C", path}, {"-C", path, "-d"}} {
-			_, err := r.two.A.Run(r.binary, args...)
+			_, err := r.Two.A.Run(r.binary, args...)
 			var exit *nettest.ExitError
 			if !errors.As(err, &exit) || exit.Code != 1 || !strings.Contains(exit.Output, test.reason) {
 				t.Errorf("%v: %v, want exit code 1 and %q", args, err, test.reason)
 			}
 		}
-		r.request(r.a, "-s")
-		if r.pid(r.a) != pid {
+		r.Request(r.A, "-s")
+		if r.pid(r.A) != pid {
 			t.Error("the lock file names another process")
 		}
 	}
-	r.ok(r.a.Stop())
+	r.OK(r.A.Stop())
 }
 
 // TestEndDuringWork orders the end while a large commit and a large flush are
@@ -168,21 +169,21 @@ func TestEndDuringWork(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	const many = 40000
-	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
-	r.cached(r.b, -1, many)
-	commit := r.connect(r.b, 46)
-	r.eventually("the commit", func() error {
-		if n := r.count(r.b); n == 0 {
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, many)))
+	r.cached(r.B, -1, many)
+	commit := r.Dial(r.B, duo.Ask(46))
+	r.Eventually("the commit", func() error {
+		if n := r.count(r.B); n == 0 {
 			return errors.New("nothing written")
 		}
 		return nil
 	})
-	flush := r.connect(r.b, 43)
-	r.eventually("the flush", func() error { return r.reports(r.b, "flushing kernel conntrack table", 1) })
-	r.ok(r.b.Stop())
+	flush := r.Dial(r.B, duo.Ask(43))
+	r.Eventually("the flush", func() error { return r.reports(r.B, "flushing kernel conntrack table", 1) })
+	r.OK(r.B.Stop())
 	r.finish(commit)
 	r.finish(flush)
-	for _, m := range r.messages(r.b) {
+	for _, m := range r.Messages(r.B) {
 		if strings.HasPrefix(m, "[ERROR]") {
 			t.Errorf("in the log: %s", m)
 		}
@@ -192,21 +193,21 @@ func TestEndDuringWork(t *testing.T) {
 // TestEndDuringStart orders the end while the daemon reads a large table.
 func TestEndDuringStart(t *testing.T) {
 	r := newRig(t, nil)
-	r.ok(r.a.WriteConfig())
-	r.must(r.writer(r.two.A).Create(flows(1, 0, 100000)))
+	r.OK(r.A.WriteConfig())
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, 100000)))
 	early := 0
 	for range 5 {
-		proc, err := r.two.A.Start(nil, r.binary, "-C", r.a.ConfigPath)
-		r.ok(err)
-		r.eventually("the event socket", func() error {
-			return r.reports(r.a, "netlink event socket buffer size", 1)
+		proc, err := r.Two.A.Start(nil, r.binary, "-C", r.A.ConfigPath)
+		r.OK(err)
+		r.Eventually("the event socket", func() error {
+			return r.reports(r.A, "netlink event socket buffer size", 1)
 		})
-		r.ok(proc.Stop(patience))
-		r.ok(left(r.a, proc.PID()))
-		if r.logged(r.a, "initialization completed") == 0 {
+		r.OK(proc.Stop(duo.Patience))
+		r.OK(left(r.A, proc.PID()))
+		if r.logged(r.A, "initialization completed") == 0 {
 			early++
 		}
-		r.ok(os.Remove(r.a.Config.LogFile))
+		r.OK(os.Remove(r.A.Config.LogFile))
 	}
 	if early == 0 {
 		t.Error("each had started before it was told to end: the test shows nothing")

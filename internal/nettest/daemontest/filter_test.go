@@ -23,21 +23,21 @@ func TestKernelFilter(t *testing.T) {
 			r := newRig(t, func(a, _ *nettest.Config) {
 				a.GeneralLines = []string{"Filter From " + test.from + " {", "Protocol Accept {", "TCP", "}", "}"}
 			}).start()
-			w := r.writer(r.two.A)
-			r.must(w.Create(flows(1, 0, refused)))
-			r.must(w.Delete(flows(1, 0, refused)))
+			w := r.Writer(r.Two.A)
+			r.Must(w.Create(flows(1, 0, refused)))
+			r.Must(w.Delete(flows(1, 0, refused)))
 			tcp := flows(2, 0, accepted)
 			udp := tcp.Flow
 			tcp.Flow = func(i int, f *flood.Flow) {
 				udp(i, f)
 				f.Proto, f.State = flood.TCP, 3
 			}
-			r.must(w.Create(tcp))
-			r.cached(r.b, -1, accepted)
-			r.must(w.Delete(tcp))
-			r.cached(r.b, -1, 0)
-			r.eventually("the counters", func() error {
-				received, filtered := r.counter(r.a, "events received"), r.counter(r.a, "events filtered")
+			r.Must(w.Create(tcp))
+			r.cached(r.B, -1, accepted)
+			r.Must(w.Delete(tcp))
+			r.cached(r.B, -1, 0)
+			r.Eventually("the counters", func() error {
+				received, filtered := r.counter(r.A, "events received"), r.counter(r.A, "events filtered")
 				if received != test.received || filtered != test.filtered {
 					return fmt.Errorf("%d events received and %d filtered, want %d and %d", received, filtered, test.received, test.filtered)
 				}

@@ -18,18 +18,18 @@ import (
 // General lines that name the files.
 func (r *rig) raw(format string) {
 	r.Helper()
-	c := r.a.Config
+	c := r.A.Config
 	files := fmt.Sprintf("LockFile %s\nLogFile %s\nUNIX { Path %s\n}\n", c.Lock, c.LogFile, c.Socket)
-	r.ok(os.WriteFile(r.a.ConfigPath, fmt.Appendf(nil, format, files), 0o600))
+	r.OK(os.WriteFile(r.A.ConfigPath, fmt.Appendf(nil, format, files), 0o600))
 }
 
 // runRaw starts the daemon in the foreground with that file.
 func (r *rig) runRaw() *nettest.Proc {
 	r.Helper()
-	proc, err := r.two.A.Start(nil, r.binary, "-C", r.a.ConfigPath)
-	r.ok(err)
-	r.eventually("the daemon to answer", func() error {
-		_, err := r.a.Client(r.Context(), "-s", "runtime")
+	proc, err := r.Two.A.Start(nil, r.binary, "-C", r.A.ConfigPath)
+	r.OK(err)
+	r.Eventually("the daemon to answer", func() error {
+		_, err := r.A.Client(r.Context(), "-s", "runtime")
 		return err
 	})
 	return proc
@@ -41,24 +41,24 @@ func TestNoSync(t *testing.T) {
 	r.raw("General {\nSystemd off\nScheduler {\nType FIFO\nPriority 0\n}\n%s}\n")
 	proc := r.runRaw()
 	for _, args := range []string{"-i", "-e", "-c", "-f", "-F", "-R", "-B", "-n", "-t", "-s", "-s network", "-s cache", "-s link", "-s queue", "-s rsqueue", "-s process", "-s expect", "-i expect -x"} {
-		if out := r.request(r.a, strings.Fields(args)...); out != "" {
+		if out := r.Request(r.A, strings.Fields(args)...); out != "" {
 			t.Errorf("%s printed %q", args, out)
 		}
 	}
-	if out := r.request(r.a, "-s", "runtime"); !strings.HasPrefix(out, "daemon uptime: 0 min\n\nnetlink stats:\n") {
+	if out := r.Request(r.A, "-s", "runtime"); !strings.HasPrefix(out, "daemon uptime: 0 min\n\nnetlink stats:\n") {
 		t.Errorf("-s runtime printed %q", out)
 	}
-	r.request(r.a, "-k")
+	r.Request(r.A, "-k")
 	r.await(proc)
-	r.ok(proc.Err())
-	r.ok(left(r.a, proc.PID()))
+	r.OK(proc.Err())
+	r.OK(left(r.A, proc.PID()))
 }
 
 // TestStatsRefused says what to run instead.
 func TestStatsRefused(t *testing.T) {
 	r := newRig(t, nil)
 	r.raw("Stats {\nLogFile on\n}\nGeneral {\n%s}\n")
-	_, err := r.two.A.Run(r.binary, "-C", r.a.ConfigPath, "-d")
+	_, err := r.Two.A.Run(r.binary, "-C", r.A.ConfigPath, "-d")
 	var exit *nettest.ExitError
 	want := "[ERROR] Stats mode is not supported: conntrackgo only synchronises; to log flows run `conntrack -E` or ulogd2 with its NFCT input\n"
 	if !errors.As(err, &exit) || exit.Code != 1 || !strings.Contains(exit.Output, want) {
@@ -85,34 +85,34 @@ func TestScheduler(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRig(t, nil)
-			text, _, _ := strings.Cut(r.a.Config.Text(), "General {")
+			text, _, _ := strings.Cut(r.A.Config.Text(), "General {")
 			r.raw(strings.ReplaceAll(text, "%", "%%") + "General {\nSystemd off\n" + test.block + "%s}\n")
-			_, err := r.two.A.Run(r.binary, "-C", r.a.ConfigPath, "-d")
-			r.ok(err)
-			pid := r.pid(r.a)
-			r.must(r.writer(r.two.A).Create(flows(1, 0, 5000)))
-			r.cached(r.a, 5000, -1)
+			_, err := r.Two.A.Run(r.binary, "-C", r.A.ConfigPath, "-d")
+			r.OK(err)
+			pid := r.pid(r.A)
+			r.Must(r.Writer(r.Two.A).Create(flows(1, 0, 5000)))
+			r.cached(r.A, 5000, -1)
 			tasks, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
-			r.ok(err)
+			r.OK(err)
 			if len(tasks) < 3 {
 				t.Errorf("only %d threads", len(tasks))
 			}
 			for _, task := range tasks {
 				tid, err := strconv.Atoi(task.Name())
-				r.ok(err)
+				r.OK(err)
 				attr, err := unix.SchedGetAttr(tid, 0)
 				if errors.Is(err, unix.ESRCH) {
 					continue
 				}
-				r.ok(err)
+				r.OK(err)
 				if attr.Policy != test.policy || attr.Priority != test.priority {
 					t.Errorf("thread %d has policy %d, priority %d, want %d, %d", tid, attr.Policy, attr.Priority, test.policy, test.priority)
 				}
 			}
-			if n := r.logged(r.a, "can't set scheduler"); n != test.refusals {
+			if n := r.logged(r.A, "can't set scheduler"); n != test.refusals {
 				t.Errorf("%d warnings, want %d", n, test.refusals)
 			}
-			r.request(r.a, "-k")
+			r.Request(r.A, "-k")
 		})
 	}
 }

@@ -4,7 +4,6 @@
 package daemontest_test
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,9 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 	"github.com/conntrackgo/conntrackgo/internal/nettest/flood"
 )
 
@@ -27,69 +26,26 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience bounds every wait for something that takes milliseconds.
-const patience = 20 * time.Second
-
-// rig is two nodes joined by the sync link, with a daemon each that does not
-// run yet.
+// rig is two nodes with a daemon of ours each that does not run yet.
 type rig struct {
-	*testing.T
-	lab    *nettest.Lab
-	two    *nettest.TwoNodes
-	a, b   *nettest.Daemon
+	*duo.Rig
 	binary string
 }
 
 // newRig makes a rig. change adapts the configurations and may be nil.
 func newRig(t *testing.T, change func(a, b *nettest.Config)) *rig {
 	t.Helper()
-	r := &rig{T: t, lab: nettest.Get(t)}
-	nettest.Need(t, nettest.Go)
+	r := &rig{Rig: duo.New(t, nettest.Go, nettest.Go, change)}
 	var err error
 	r.binary, err = nettest.GoBinary()
-	r.ok(err)
-	r.two, err = r.lab.NewTwoNodes()
-	r.ok(err)
-	ca, cb := nettest.SyncConfigs(false)
-	if change != nil {
-		change(&ca, &cb)
-	}
-	r.a, err = r.lab.NewDaemon(r.two.A, nettest.Go, ca)
-	r.ok(err)
-	r.b, err = r.lab.NewDaemon(r.two.B, nettest.Go, cb)
-	r.ok(err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("a:\n%s\nb:\n%s", r.a.Log(30), r.b.Log(30))
-		}
-	})
+	r.OK(err)
 	return r
 }
 
 func (r *rig) start() *rig {
 	r.Helper()
-	r.ok(r.a.Start(r.Context()))
-	r.ok(r.b.Start(r.Context()))
+	r.Start()
 	return r
-}
-
-func (r *rig) ok(err error) {
-	r.Helper()
-	if err != nil {
-		r.Fatal(err)
-	}
-}
-
-func (r *rig) eventually(what string, check func() error) {
-	r.Helper()
-	r.ok(nettest.Eventually(r.Context(), patience, what, check))
-}
-
-func (r *rig) request(d *nettest.Daemon, args ...string) string {
-	r.Helper()
-	out, err := d.Client(r.Context(), args...)
-	r.ok(err)
-	return out
 }
 
 // background runs the daemon with -d and returns its process id, which it
@@ -97,16 +53,16 @@ func (r *rig) request(d *nettest.Daemon, args ...string) string {
 func (r *rig) background(d *nettest.Daemon) int {
 	r.Helper()
 	_, err := d.Node.Run(r.binary, "-C", d.ConfigPath, "-d")
-	r.ok(err)
+	r.OK(err)
 	return r.pid(d)
 }
 
 func (r *rig) pid(d *nettest.Daemon) int {
 	r.Helper()
 	text, err := os.ReadFile(d.Config.Lock)
-	r.ok(err)
+	r.OK(err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	r.ok(err)
+	r.OK(err)
 	return pid
 }
 
@@ -131,36 +87,16 @@ func ended(pid int) bool {
 	return err != nil || strings.Contains(string(stat), ") Z ")
 }
 
-// connect sends a request number over a connection of the test's own, so that
-// it can be a bad client.
-func (r *rig) connect(d *nettest.Daemon, code int32) net.Conn {
-	r.Helper()
-	conn, err := net.Dial("unix", d.Config.Socket)
-	r.ok(err)
-	r.Cleanup(func() { conn.Close() })
-	_, err = conn.Write(binary.NativeEndian.AppendUint32(nil, uint32(code)))
-	r.ok(err)
-	return conn
-}
-
 func (r *rig) finish(conn net.Conn) string {
 	r.Helper()
 	text, err := io.ReadAll(conn)
-	r.ok(err)
+	r.OK(err)
 	return string(text)
-}
-
-// messages returns the texts of a daemon's log file, oldest first.
-func (r *rig) messages(d *nettest.Daemon) []string {
-	r.Helper()
-	all, err := d.Messages()
-	r.ok(err)
-	return all
 }
 
 func (r *rig) logged(d *nettest.Daemon, text string) (n int) {
 	r.Helper()
-	for _, m := range r.messages(d) {
+	for _, m := range r.Messages(d) {
 		if strings.Contains(m, text) {
 			n++
 		}
@@ -171,44 +107,23 @@ func (r *rig) logged(d *nettest.Daemon, text string) (n int) {
 // counter reads a line of "-s runtime".
 func (r *rig) counter(d *nettest.Daemon, name string) int {
 	r.Helper()
-	out := r.request(d, "-s", "runtime")
-	m := regexp.MustCompile(regexp.QuoteMeta(name) + `:\s+(\d+)`).FindStringSubmatch(out)
-	if m == nil {
-		r.Fatalf("no counter %q in %q", name, out)
-	}
-	n, err := strconv.Atoi(m[1])
-	r.ok(err)
-	return n
+	return r.Number(r.Request(d, "-s", "runtime"), regexp.QuoteMeta(name)+`:\s+(\d+)`)
 }
 
 // flows is a load of UDP flows 10.NET.x.y; none of them times out soon.
 func flows(network byte, from, to int) flood.Load { return flood.UDPFlows(network, from, to) }
 
-func (r *rig) writer(n *nettest.Node) *flood.Writer {
-	r.Helper()
-	w, err := flood.Open(n.Do)
-	r.ok(err)
-	r.Cleanup(func() { w.Close() })
-	return w
-}
-
-func (r *rig) must(result flood.Result, err error) {
-	r.Helper()
-	r.ok(err)
-	r.ok(result.Err())
-}
-
 func (r *rig) count(d *nettest.Daemon) int {
 	r.Helper()
 	n, err := d.Node.Count()
-	r.ok(err)
+	r.OK(err)
 	return n
 }
 
 // cached waits until the caches of a daemon have so many entries; -1: any.
 func (r *rig) cached(d *nettest.Daemon, internal, external int) {
 	r.Helper()
-	r.eventually(fmt.Sprintf("%d internal and %d external entries", internal, external), func() error {
+	r.Eventually(fmt.Sprintf("%d internal and %d external entries", internal, external), func() error {
 		i, e, err := d.Sizes(r.Context())
 		if err != nil {
 			return err

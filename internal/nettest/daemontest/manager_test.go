@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 )
 
 // A manager is what systemd is to the daemon: a datagram socket that hears
@@ -24,21 +25,21 @@ type manager struct {
 func newManager(t *testing.T, systemd string) *manager {
 	t.Helper()
 	r := newRig(t, func(a, _ *nettest.Config) { a.GeneralLines = []string{"Systemd " + systemd} })
-	path := filepath.Join(r.lab.Dir(), "notify")
+	path := filepath.Join(r.Lab.Dir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	r.ok(err)
+	r.OK(err)
 	t.Cleanup(func() { conn.Close() })
-	r.ok(r.a.WriteConfig())
+	r.OK(r.A.WriteConfig())
 	return &manager{r, conn, []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=400000"}}
 }
 
 // hears returns the next message.
 func (m *manager) hears() string {
 	m.Helper()
-	m.ok(m.conn.SetReadDeadline(time.Now().Add(patience)))
+	m.OK(m.conn.SetReadDeadline(time.Now().Add(duo.Patience)))
 	b := make([]byte, 4096)
 	n, err := m.conn.Read(b)
-	m.ok(err)
+	m.OK(err)
 	return string(b[:n])
 }
 
@@ -54,12 +55,12 @@ func (m *manager) wants(states ...string) {
 // TestNotifyForeground is Type=notify.
 func TestNotifyForeground(t *testing.T) {
 	m := newManager(t, "on")
-	proc, err := m.two.A.Start(m.env, m.binary, "-C", m.a.ConfigPath)
-	m.ok(err)
+	proc, err := m.Two.A.Start(m.env, m.binary, "-C", m.A.ConfigPath)
+	m.OK(err)
 	m.wants("READY=1")
-	m.request(m.a, "-s") // at once
+	m.Request(m.A, "-s") // at once
 	m.wants("WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1")
-	m.request(m.a, "-k")
+	m.Request(m.A, "-k")
 	m.await(proc)
 	for got := ""; got != "STOPPING=1"; got = m.hears() {
 		if got != "" && got != "WATCHDOG=1" {
@@ -72,23 +73,23 @@ func TestNotifyForeground(t *testing.T) {
 // first process.
 func TestNotifyBackground(t *testing.T) {
 	m := newManager(t, "on")
-	command := fmt.Sprintf("WATCHDOG_PID=$$ %s exec %s -C %s -d", strings.Join(m.env, " "), m.binary, m.a.ConfigPath)
-	_, err := m.two.A.Run("sh", "-c", command)
-	m.ok(err)
-	pid := m.pid(m.a)
+	command := fmt.Sprintf("WATCHDOG_PID=$$ %s exec %s -C %s -d", strings.Join(m.env, " "), m.binary, m.A.ConfigPath)
+	_, err := m.Two.A.Run("sh", "-c", command)
+	m.OK(err)
+	pid := m.pid(m.A)
 	m.wants(fmt.Sprintf("MAINPID=%d", pid), "READY=1", "WATCHDOG=1", "WATCHDOG=1")
-	m.request(m.a, "-k")
+	m.Request(m.A, "-k")
 }
 
 // TestNotifyOff has a service manager that the configuration says not to tell.
 func TestNotifyOff(t *testing.T) {
 	m := newManager(t, "off")
 	for _, d := range []string{"", " -d"} {
-		_, err := m.two.A.Run("sh", "-c", fmt.Sprintf("export %s; %s -C %s%s & until %s -C %s -s >/dev/null 2>&1; do :; done; %s -C %s -k; wait",
-			strings.Join(m.env, " "), m.binary, m.a.ConfigPath, d, m.binary, m.a.ConfigPath, m.binary, m.a.ConfigPath))
-		m.ok(err)
+		_, err := m.Two.A.Run("sh", "-c", fmt.Sprintf("export %s; %s -C %s%s & until %s -C %s -s >/dev/null 2>&1; do :; done; %s -C %s -k; wait",
+			strings.Join(m.env, " "), m.binary, m.A.ConfigPath, d, m.binary, m.A.ConfigPath, m.binary, m.A.ConfigPath))
+		m.OK(err)
 	}
-	m.ok(m.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond)))
+	m.OK(m.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond)))
 	b := make([]byte, 4096)
 	if n, err := m.conn.Read(b); !os.IsTimeout(err) {
 		t.Errorf("the service manager heard %q, %v", b[:n], err)
@@ -99,20 +100,20 @@ func TestNotifyOff(t *testing.T) {
 // works and fills no log.
 func TestDeafManager(t *testing.T) {
 	m := newManager(t, "on")
-	m.ok(m.conn.Close())
+	m.OK(m.conn.Close())
 	m.env[1] = "WATCHDOG_USEC=2000"
-	m.a.Env = m.env
-	m.ok(m.a.Start(t.Context()))
+	m.A.Env = m.env
+	m.OK(m.A.Start(t.Context()))
 	const most = 3 // in a minute
-	m.eventually("lines that say so", func() error { return m.reports(m.a, "service manager", most) })
-	m.request(m.a, "-s")
-	m.ok(nettest.Throughout(t.Context(), 200*time.Millisecond, func() error { // about two hundred ticks
-		if n := m.logged(m.a, "service manager"); n != most {
+	m.Eventually("lines that say so", func() error { return m.reports(m.A, "service manager", most) })
+	m.Request(m.A, "-s")
+	m.OK(nettest.Throughout(t.Context(), 200*time.Millisecond, func() error { // about two hundred ticks
+		if n := m.logged(m.A, "service manager"); n != most {
 			return fmt.Errorf("%d lines about the service manager", n)
 		}
 		return nil
 	}))
-	m.ok(m.a.Stop())
+	m.OK(m.A.Stop())
 }
 
 // TestWatchdogExpiry is a daemon that hangs: it falls silent for longer than
@@ -120,30 +121,30 @@ func TestDeafManager(t *testing.T) {
 // although the first left its lock and socket.
 func TestWatchdogExpiry(t *testing.T) {
 	m := newManager(t, "on")
-	proc, err := m.two.A.Start(m.env, m.binary, "-C", m.a.ConfigPath)
-	m.ok(err)
+	proc, err := m.Two.A.Start(m.env, m.binary, "-C", m.A.ConfigPath)
+	m.OK(err)
 	m.wants("READY=1", "WATCHDOG=1", "WATCHDOG=1")
-	m.ok(proc.Signal(syscall.SIGSTOP))
+	m.OK(proc.Signal(syscall.SIGSTOP))
 	b := make([]byte, 4096)
 	for expired := false; !expired; {
-		m.ok(m.conn.SetReadDeadline(time.Now().Add(400 * time.Millisecond)))
+		m.OK(m.conn.SetReadDeadline(time.Now().Add(400 * time.Millisecond)))
 		n, err := m.conn.Read(b)
 		if expired = os.IsTimeout(err); !expired {
-			m.ok(err)
+			m.OK(err)
 			if got := string(b[:n]); got != "WATCHDOG=1" { // sent before it was stopped
 				t.Fatalf("heard %q of a stopped process", got)
 			}
 		}
 	}
-	m.ok(proc.Signal(syscall.SIGABRT))
-	m.ok(proc.Signal(syscall.SIGCONT))
+	m.OK(proc.Signal(syscall.SIGABRT))
+	m.OK(proc.Signal(syscall.SIGCONT))
 	m.await(proc)
 	if proc.Err() == nil {
 		t.Error("a process ended by SIGABRT says that all was well")
 	}
-	_, err = m.two.A.Start(m.env, m.binary, "-C", m.a.ConfigPath)
-	m.ok(err)
+	_, err = m.Two.A.Start(m.env, m.binary, "-C", m.A.ConfigPath)
+	m.OK(err)
 	m.wants("READY=1", "WATCHDOG=1")
-	m.request(m.a, "-s")
-	m.request(m.a, "-k")
+	m.Request(m.A, "-s")
+	m.Request(m.A, "-k")
 }

@@ -12,7 +12,7 @@ import (
 func (r *rig) rss(d *nettest.Daemon) int {
 	r.Helper()
 	kib, err := d.Proc().RSS()
-	r.ok(err)
+	r.OK(err)
 	return kib
 }
 
@@ -29,27 +29,27 @@ func TestMemoryOfFloods(t *testing.T) {
 		slack        = 16_000 // KiB; the collector's, mostly
 	)
 	limit, peak := make(map[*nettest.Daemon]int), make(map[*nettest.Daemon]int)
-	for _, d := range []*nettest.Daemon{r.a, r.b} {
+	for _, d := range []*nettest.Daemon{r.A, r.B} {
 		limit[d] = r.rss(d) + many*perEntry/1024 + slack
 	}
-	w := r.writer(r.two.A)
+	w := r.Writer(r.Two.A)
 	for i := range rounds {
 		load := flows(byte(i), 0, many)
-		r.must(w.Create(load))
-		r.cached(r.b, -1, many)
+		r.Must(w.Create(load))
+		r.cached(r.B, -1, many)
 		for d := range limit {
 			peak[d] = r.rss(d)
 		}
-		r.must(w.Delete(load))
-		r.cached(r.a, 0, -1)
-		r.cached(r.b, -1, 0)
+		r.Must(w.Delete(load))
+		r.cached(r.A, 0, -1)
+		r.cached(r.B, -1, 0)
 		for d, max := range limit {
 			if got := r.rss(d); got > max {
 				t.Errorf("round %d: %s has %d KiB, want at most %d", i, d, got, max)
 			}
 		}
 	}
-	r.ok(nettest.Eventually(r.Context(), time.Minute, "memory to go back", func() error {
+	r.OK(nettest.Eventually(r.Context(), time.Minute, "memory to go back", func() error {
 		for d, kib := range peak {
 			if got := r.rss(d); got > kib-returned {
 				return fmt.Errorf("%s has %d KiB, and had %d in the flood", d, got, kib)

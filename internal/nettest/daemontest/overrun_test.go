@@ -21,14 +21,14 @@ func newOverrunRig(t *testing.T, lines ...string) *rig {
 // overrun stops the daemon while flows come and go.
 func (r *rig) overrun(from, to int) {
 	r.Helper()
-	w := r.writer(r.two.A)
-	before := r.counter(r.a, "netlink overrun")
-	r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
-	r.must(w.Create(flows(1, from, to)))
-	r.must(w.Delete(flows(1, from, (from+to)/2)))
-	r.ok(r.a.Proc().Signal(syscall.SIGCONT))
-	r.eventually("an overrun", func() error {
-		if r.counter(r.a, "netlink overrun") == before {
+	w := r.Writer(r.Two.A)
+	before := r.counter(r.A, "netlink overrun")
+	r.OK(r.A.Proc().Signal(syscall.SIGSTOP))
+	r.Must(w.Create(flows(1, from, to)))
+	r.Must(w.Delete(flows(1, from, (from+to)/2)))
+	r.OK(r.A.Proc().Signal(syscall.SIGCONT))
+	r.Eventually("an overrun", func() error {
+		if r.counter(r.A, "netlink overrun") == before {
 			return errors.New("none counted")
 		}
 		return nil
@@ -36,25 +36,25 @@ func (r *rig) overrun(from, to int) {
 }
 
 // inStep compares kernel, internal cache and the other node's external cache.
-func (r *rig) inStep() error { return nettest.InStep(r.Context(), r.a, r.b) }
+func (r *rig) inStep() error { return nettest.InStep(r.Context(), r.A, r.B) }
 
 // TestOverrun loses events again and again: each time everything is in step
 // again by itself.
 func TestOverrun(t *testing.T) {
 	r := newOverrunRig(t)
-	r.must(r.writer(r.two.A).Create(flows(1, 0, 1000)))
-	r.eventually("the start", r.inStep)
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, 1000)))
+	r.Eventually("the start", r.inStep)
 	const churn = 20000
 	for i := range 3 {
 		r.overrun(1000+i*churn, 1000+(i+1)*churn)
 		// What was there from the start goes unseen, too.
-		r.must(r.writer(r.two.A).Delete(flows(1, i*100, i*100+100)))
-		r.eventually("the repair", r.inStep)
-		if n := r.counter(r.a, "resync with kernel table"); n < i+1 {
+		r.Must(r.Writer(r.Two.A).Delete(flows(1, i*100, i*100+100)))
+		r.Eventually("the repair", r.inStep)
+		if n := r.counter(r.A, "resync with kernel table"); n < i+1 {
 			t.Errorf("%d resyncs counted after %d overruns", n, i+1)
 		}
 	}
-	if size := r.counter(r.a, "current buffer size (in bytes)"); size != 65536 {
+	if size := r.counter(r.A, "current buffer size (in bytes)"); size != 65536 {
 		t.Errorf("the buffer has %d bytes, want the limit", size)
 	}
 	for _, line := range []string{
@@ -62,11 +62,11 @@ func TestOverrun(t *testing.T) {
 		"[notice] netlink event socket buffer size has been doubled to 32768 bytes",
 		"[notice] netlink event socket buffer size has been doubled to 65536 bytes",
 	} {
-		if n := r.logged(r.a, line); n != 1 {
+		if n := r.logged(r.A, line); n != 1 {
 			t.Errorf("%d times in the log: %s", n, line)
 		}
 	}
-	if failed, overruns := r.counter(r.a, "catch event failed"), r.counter(r.a, "netlink overrun"); failed < overruns {
+	if failed, overruns := r.counter(r.A, "catch event failed"), r.counter(r.A, "netlink overrun"); failed < overruns {
 		t.Errorf("%d failures counted, but %d overruns", failed, overruns)
 	}
 }
@@ -78,32 +78,32 @@ func TestOverrunWhileStarved(t *testing.T) {
 	r := newRig(t, func(a, _ *nettest.Config) { a.GeneralLines = []string{"NetlinkBufferSize 67108864"} })
 	r.start()
 	const many, pulses = 120000, 40
-	w := r.writer(r.two.A)
-	proc := r.a.Proc()
-	r.ok(proc.Signal(syscall.SIGSTOP))
-	r.must(w.Create(flows(1, 0, many)))
+	w := r.Writer(r.Two.A)
+	proc := r.A.Proc()
+	r.OK(proc.Signal(syscall.SIGSTOP))
+	r.Must(w.Create(flows(1, 0, many)))
 	for i := range pulses {
-		r.ok(proc.Signal(syscall.SIGCONT))
+		r.OK(proc.Signal(syscall.SIGCONT))
 		time.Sleep(3 * time.Millisecond)
-		r.ok(proc.Signal(syscall.SIGSTOP))
+		r.OK(proc.Signal(syscall.SIGSTOP))
 		time.Sleep(40 * time.Millisecond)
-		r.must(w.Create(flows(2, i*100, i*100+100)))
-		r.must(w.Delete(flows(1, i*100, i*100+100)))
+		r.Must(w.Create(flows(2, i*100, i*100+100)))
+		r.Must(w.Delete(flows(1, i*100, i*100+100)))
 	}
-	r.ok(proc.Signal(syscall.SIGCONT))
-	r.eventually("the repair", func() error {
-		kernel := r.count(r.a)
-		internal, _, err := r.a.Sizes(t.Context())
+	r.OK(proc.Signal(syscall.SIGCONT))
+	r.Eventually("the repair", func() error {
+		kernel := r.count(r.A)
+		internal, _, err := r.A.Sizes(t.Context())
 		if err != nil {
 			return err
 		}
-		_, external, err := r.b.Sizes(t.Context())
+		_, external, err := r.B.Sizes(t.Context())
 		if internal != kernel || external != kernel {
 			return fmt.Errorf("%d entries in the kernel, %d in the internal cache, %d at the other node (%v)", kernel, internal, external, err)
 		}
 		return nil
 	})
-	if r.counter(r.a, "netlink overrun") == 0 {
+	if r.counter(r.A, "netlink overrun") == 0 {
 		t.Error("no overrun: the test shows nothing")
 	}
 }
@@ -113,20 +113,20 @@ func TestOverrunWhileStarved(t *testing.T) {
 func TestOverrunUnrepaired(t *testing.T) {
 	r := newOverrunRig(t, "NetlinkOverrunResync off")
 	r.overrun(0, 20000)
-	r.ok(nettest.Throughout(t.Context(), 1500*time.Millisecond, func() error {
-		if n := r.counter(r.a, "resync with kernel table"); n != 0 {
+	r.OK(nettest.Throughout(t.Context(), 1500*time.Millisecond, func() error {
+		if n := r.counter(r.A, "resync with kernel table"); n != 0 {
 			return fmt.Errorf("%d resyncs counted", n)
 		}
 		return nil
 	}))
-	if r.logged(r.a, "[warning] kernel events were lost (netlink overrun): flows are wrong here until -R") == 0 {
-		t.Errorf("the log says nothing of it: %q", r.messages(r.a))
+	if r.logged(r.A, "[warning] kernel events were lost (netlink overrun): flows are wrong here until -R") == 0 {
+		t.Errorf("the log says nothing of it: %q", r.Messages(r.A))
 	}
-	if internal, _, err := r.a.Sizes(t.Context()); err != nil || internal == r.count(r.a) {
+	if internal, _, err := r.A.Sizes(t.Context()); err != nil || internal == r.count(r.A) {
 		t.Errorf("the internal cache is in step (%d entries, %v): the test shows nothing", internal, err)
 	}
-	r.request(r.a, "-R")
-	r.cached(r.a, r.count(r.a), -1)
+	r.Request(r.A, "-R")
+	r.cached(r.A, r.count(r.A), -1)
 }
 
 // TestOverrunWithoutInternalCache: nobody knows which events were lost, so the
@@ -143,30 +143,30 @@ func TestOverrunWithoutInternalCache(t *testing.T) {
 				}
 			}).start()
 			const many = 10000
-			r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
-			r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
-			r.ok(r.a.Proc().Signal(syscall.SIGCONT))
+			r.OK(r.A.Proc().Signal(syscall.SIGSTOP))
+			r.Must(r.Writer(r.Two.A).Create(flows(1, 0, many)))
+			r.OK(r.A.Proc().Signal(syscall.SIGCONT))
 			if repaired {
-				r.cached(r.b, -1, many)
-				r.eventually("a line that says so", func() error {
-					return r.reports(r.a, "[warning] kernel events were lost (netlink overrun), sending the conntrack table", 1)
+				r.cached(r.B, -1, many)
+				r.Eventually("a line that says so", func() error {
+					return r.reports(r.A, "[warning] kernel events were lost (netlink overrun), sending the conntrack table", 1)
 				})
-				if n := r.counter(r.a, "resync with kernel table"); n == 0 {
+				if n := r.counter(r.A, "resync with kernel table"); n == 0 {
 					t.Error("no resync counted")
 				}
 				return
 			}
-			r.eventually("a line that says so", func() error {
-				return r.reports(r.a, "[warning] kernel events were lost (netlink overrun): flows are wrong at the other node until -B", 1)
+			r.Eventually("a line that says so", func() error {
+				return r.reports(r.A, "[warning] kernel events were lost (netlink overrun): flows are wrong at the other node until -B", 1)
 			})
-			r.ok(nettest.Throughout(t.Context(), 1500*time.Millisecond, func() error {
-				if n := r.counter(r.a, "resync with kernel table"); n != 0 {
+			r.OK(nettest.Throughout(t.Context(), 1500*time.Millisecond, func() error {
+				if n := r.counter(r.A, "resync with kernel table"); n != 0 {
 					return fmt.Errorf("%d resyncs counted", n)
 				}
 				return nil
 			}))
-			r.request(r.a, "-B")
-			r.cached(r.b, -1, many)
+			r.Request(r.A, "-B")
+			r.cached(r.B, -1, many)
 		})
 	}
 }
@@ -186,25 +186,25 @@ func TestCommitAgainstStaleCache(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRig(t, func(a, _ *nettest.Config) { a.GeneralLines = test.lines }).start()
 			const many = 3000
-			r.must(r.writer(r.two.B).Create(flows(1, 0, many)))
-			r.cached(r.a, -1, many)
-			r.request(r.a, "-c")
-			r.request(r.a, "-R")
-			r.cached(r.a, many, many)
-			r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
-			r.must(r.writer(r.two.A).Delete(flows(1, 0, many)))
-			r.ok(r.a.Proc().Signal(syscall.SIGCONT))
-			r.eventually("the loss to be known", func() error {
-				if r.counter(r.a, "netlink overrun") == 0 && test.name == "events lost" {
+			r.Must(r.Writer(r.Two.B).Create(flows(1, 0, many)))
+			r.cached(r.A, -1, many)
+			r.Request(r.A, "-c")
+			r.Request(r.A, "-R")
+			r.cached(r.A, many, many)
+			r.OK(r.A.Proc().Signal(syscall.SIGSTOP))
+			r.Must(r.Writer(r.Two.A).Delete(flows(1, 0, many)))
+			r.OK(r.A.Proc().Signal(syscall.SIGCONT))
+			r.Eventually("the loss to be known", func() error {
+				if r.counter(r.A, "netlink overrun") == 0 && test.name == "events lost" {
 					return errors.New("no overrun")
 				}
 				return nil
 			})
-			if internal, _, err := r.a.Sizes(t.Context()); err != nil || internal == 0 {
+			if internal, _, err := r.A.Sizes(t.Context()); err != nil || internal == 0 {
 				t.Errorf("the internal cache is right (%v): the test shows nothing", err)
 			}
-			r.request(r.a, "-c")
-			if n := r.count(r.a); n != many {
+			r.Request(r.A, "-c")
+			if n := r.count(r.A); n != many {
 				t.Errorf("%d entries in the kernel after the commit, want %d", n, many)
 			}
 		})
@@ -218,23 +218,23 @@ func TestReliable(t *testing.T) {
 		a.GeneralLines = []string{"NetlinkBufferSize 65536", "NetlinkBufferSizeMaxGrowth 65536", "NetlinkEventsReliable on"}
 	}).start()
 	const many = 1000
-	w := r.writer(r.two.A)
+	w := r.Writer(r.Two.A)
 	for from := 0; from < many; from += 20 { // slowly: only ends are delivered again by themselves
-		r.must(w.Create(flows(1, from, from+20)))
-		r.cached(r.a, from+20, -1)
+		r.Must(w.Create(flows(1, from, from+20)))
+		r.cached(r.A, from+20, -1)
 	}
-	r.cached(r.b, -1, many)
-	r.ok(r.a.Proc().Signal(syscall.SIGSTOP))
-	r.must(w.Delete(flows(1, 0, many)))
-	r.ok(r.a.Proc().Signal(syscall.SIGCONT))
-	r.cached(r.a, 0, -1)
-	r.cached(r.b, -1, 0)
+	r.cached(r.B, -1, many)
+	r.OK(r.A.Proc().Signal(syscall.SIGSTOP))
+	r.Must(w.Delete(flows(1, 0, many)))
+	r.OK(r.A.Proc().Signal(syscall.SIGCONT))
+	r.cached(r.A, 0, -1)
+	r.cached(r.B, -1, 0)
 	for _, name := range []string{"netlink overrun", "resync with kernel table", "catch event failed"} {
-		if n := r.counter(r.a, name); n != 0 {
+		if n := r.counter(r.A, name); n != 0 {
 			t.Errorf("%s: %d", name, n)
 		}
 	}
-	if n := r.logged(r.a, "reliable ctnetlink event delivery is ENABLED."); n != 1 {
+	if n := r.logged(r.A, "reliable ctnetlink event delivery is ENABLED."); n != 1 {
 		t.Errorf("the log says so %d times", n)
 	}
 }

@@ -23,28 +23,28 @@ const passed, ignored = 300, 50
 // fill makes the flows anew.
 func (r *rig) fill() {
 	r.Helper()
-	r.ok(r.b.Node.FlushKernel())
-	r.cached(r.b, 0, -1)
-	w := r.writer(r.two.B)
-	r.must(w.Create(flows(1, 0, passed)))
-	r.must(w.Create(flows(9, 0, ignored)))
-	r.cached(r.b, passed, -1)
-	r.cached(r.a, -1, passed)
+	r.OK(r.B.Node.FlushKernel())
+	r.cached(r.B, 0, -1)
+	w := r.Writer(r.Two.B)
+	r.Must(w.Create(flows(1, 0, passed)))
+	r.Must(w.Create(flows(9, 0, ignored)))
+	r.cached(r.B, passed, -1)
+	r.cached(r.A, -1, passed)
 }
 
 // spared waits until the kernel and the internal cache hold only what the
 // filter ignores, and then holds the other node to not having been told.
 func (r *rig) spared(what string) {
 	r.Helper()
-	r.eventually(what, func() error {
-		internal, _, err := r.b.Sizes(r.Context())
-		if n := r.count(r.b); n != ignored || internal != 0 {
+	r.Eventually(what, func() error {
+		internal, _, err := r.B.Sizes(r.Context())
+		if n := r.count(r.B); n != ignored || internal != 0 {
 			return fmt.Errorf("%d entries in the kernel, want %d; %d in the internal cache (%v)", n, ignored, internal, err)
 		}
 		return nil
 	})
-	r.ok(nettest.Throughout(r.Context(), 1200*time.Millisecond, func() error {
-		if _, external, err := r.a.Sizes(r.Context()); err != nil || external != passed {
+	r.OK(nettest.Throughout(r.Context(), 1200*time.Millisecond, func() error {
+		if _, external, err := r.A.Sizes(r.Context()); err != nil || external != passed {
 			return fmt.Errorf("%s told the other node: it has %d entries, want %d (%v)", what, external, passed, err)
 		}
 		return nil
@@ -55,29 +55,29 @@ func (r *rig) spared(what string) {
 func TestPurge(t *testing.T) {
 	r := newPurgeRig(t)
 	r.fill()
-	r.request(r.b, "-t")
-	r.request(r.b, "-t")
-	if n := r.count(r.b); n != passed+ignored {
+	r.Request(r.B, "-t")
+	r.Request(r.B, "-t")
+	if n := r.count(r.B); n != passed+ignored {
 		t.Errorf("%d entries right after -t, want %d", n, passed+ignored)
 	}
-	r.request(r.b, "-f", "external") // cancels nothing
+	r.Request(r.B, "-f", "external") // cancels nothing
 	r.spared("the purge")
-	if n := r.logged(r.b, "[notice] flushing conntrack table in 1 secs"); n != 1 {
+	if n := r.logged(r.B, "[notice] flushing conntrack table in 1 secs"); n != 1 {
 		t.Errorf("%d purges scheduled, want one", n)
 	}
-	if n := r.logged(r.b, "[notice] flushing kernel conntrack table (scheduled)"); n != 1 {
+	if n := r.logged(r.B, "[notice] flushing kernel conntrack table (scheduled)"); n != 1 {
 		t.Errorf("%d purges done, want one", n)
 	}
 
 	r.fill()
-	r.request(r.b, "-F")
+	r.Request(r.B, "-F")
 	r.spared("the flush")
-	if n := r.counter(r.b, "flush kernel table"); n != 2 {
+	if n := r.counter(r.B, "flush kernel table"); n != 2 {
 		t.Errorf("%d flushes counted, want 2", n)
 	}
 	// The next purge is scheduled anew.
 	r.fill()
-	r.request(r.b, "-t")
+	r.Request(r.B, "-t")
 	r.spared("the second purge")
 }
 
@@ -86,16 +86,16 @@ func TestPurgeCancelled(t *testing.T) {
 	r := newPurgeRig(t)
 	r.fill()
 	for _, order := range [][]string{{"-c"}, {"-f"}, {"-f", "internal"}} {
-		r.request(r.b, "-t")
-		r.request(r.b, order...)
+		r.Request(r.B, "-t")
+		r.Request(r.B, order...)
 	}
-	r.ok(nettest.Throughout(t.Context(), 1600*time.Millisecond, func() error {
-		if n := r.count(r.b); n != passed+ignored {
+	r.OK(nettest.Throughout(t.Context(), 1600*time.Millisecond, func() error {
+		if n := r.count(r.B); n != passed+ignored {
 			return fmt.Errorf("%d entries in the kernel, want %d", n, passed+ignored)
 		}
 		return nil
 	}))
-	if n := r.logged(r.b, "[notice] flushing conntrack table in 1 secs"); n != 3 {
+	if n := r.logged(r.B, "[notice] flushing conntrack table in 1 secs"); n != 3 {
 		t.Errorf("%d purges scheduled, want 3", n)
 	}
 }
@@ -105,20 +105,20 @@ func TestPurgeCancelled(t *testing.T) {
 func TestRefreshAfterFlush(t *testing.T) {
 	r := newPurgeRig(t)
 	r.fill()
-	r.request(r.b, "-f", "internal")
-	r.cached(r.b, 0, -1)
-	r.request(r.a, "-f", "external")
-	r.request(r.b, "-R")
-	r.cached(r.b, passed, -1)
-	r.ok(nettest.Throughout(t.Context(), time.Second, func() error {
-		if _, external, err := r.a.Sizes(t.Context()); err != nil || external != 0 {
+	r.Request(r.B, "-f", "internal")
+	r.cached(r.B, 0, -1)
+	r.Request(r.A, "-f", "external")
+	r.Request(r.B, "-R")
+	r.cached(r.B, passed, -1)
+	r.OK(nettest.Throughout(t.Context(), time.Second, func() error {
+		if _, external, err := r.A.Sizes(t.Context()); err != nil || external != 0 {
 			return fmt.Errorf("%d entries were sent (%v)", external, err)
 		}
 		return nil
 	}))
-	r.request(r.b, "-B")
-	r.cached(r.a, -1, passed)
-	if n := r.counter(r.b, "resync with kernel table"); n != 1 {
+	r.Request(r.B, "-B")
+	r.cached(r.A, -1, passed)
+	if n := r.counter(r.B, "resync with kernel table"); n != 1 {
 		t.Errorf("%d resyncs counted, want 1", n)
 	}
 }

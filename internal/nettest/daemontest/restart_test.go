@@ -9,18 +9,18 @@ func TestRestartWithLargeTable(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	const many = 60000
-	w := r.writer(r.two.A)
-	r.must(w.Create(flows(1, 0, many)))
-	r.cached(r.b, -1, many)
+	w := r.Writer(r.Two.A)
+	r.Must(w.Create(flows(1, 0, many)))
+	r.cached(r.B, -1, many)
 	for i := range 4 {
-		r.a.Kill9()
-		r.must(w.Delete(flows(1, i, i+1)))
-		r.must(w.Create(flows(2, i, i+1)))
-		r.ok(r.a.Start(t.Context()))
-		r.eventually("a complete resync", func() error {
-			return r.reports(r.b, "resync completed: the external cache has all entries", i+2)
+		r.A.Kill9()
+		r.Must(w.Delete(flows(1, i, i+1)))
+		r.Must(w.Create(flows(2, i, i+1)))
+		r.OK(r.A.Start(t.Context()))
+		r.Eventually("a complete resync", func() error {
+			return r.reports(r.B, "resync completed: the external cache has all entries", i+2)
 		})
-		r.cached(r.b, -1, many)
-		r.cached(r.a, many, -1)
+		r.cached(r.B, -1, many)
+		r.cached(r.A, many, -1)
 	}
 }

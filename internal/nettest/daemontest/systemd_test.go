@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
+	"github.com/conntrackgo/conntrackgo/internal/nettest/duo"
 )
 
 // A systemd is a service manager of the test's own: systemd's user instance,
@@ -66,16 +67,16 @@ func newSystemd(t *testing.T) *systemd {
 	if _, err := os.Stat("/lib/systemd/systemd"); err != nil {
 		t.Skip("no systemd here: ", err)
 	}
-	s.ok(s.a.WriteConfig())
-	units := filepath.Join(s.lab.Dir(), "units")
-	s.ok(os.Mkdir(units, 0o755))
+	s.OK(s.A.WriteConfig())
+	units := filepath.Join(s.Lab.Dir(), "units")
+	s.OK(os.Mkdir(units, 0o755))
 	for name, text := range s.units() {
-		s.ok(os.WriteFile(filepath.Join(units, name), []byte(text), 0o644))
+		s.OK(os.WriteFile(filepath.Join(units, name), []byte(text), 0o644))
 	}
 	group := fmt.Sprintf("cgo-%d-systemd", os.Getpid())
 	t.Cleanup(func() { removeGroups(group) })
-	proc, err := s.two.A.Start(nil, "sh", "-c", bootScript, "sh", group, s.binary, s.a.ConfigPath, units)
-	s.ok(err)
+	proc, err := s.Two.A.Start(nil, "sh", "-c", bootScript, "sh", group, s.binary, s.A.ConfigPath, units)
+	s.OK(err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := s.run("sh", "-c", "systemctl --user status '*.service'; cat /run/conntrackd.log")
@@ -83,7 +84,7 @@ func newSystemd(t *testing.T) *systemd {
 		}
 		proc.Kill9() // and with it all in its process table
 	})
-	err = nettest.Eventually(t.Context(), patience, "systemd to answer", func() error {
+	err = nettest.Eventually(t.Context(), duo.Patience, "systemd to answer", func() error {
 		select {
 		case <-proc.Done():
 			return nil
@@ -111,7 +112,7 @@ func newSystemd(t *testing.T) *systemd {
 func (s *systemd) units() map[string]string {
 	s.Helper()
 	text, err := os.ReadFile("../../../contrib/conntrackgo.service")
-	s.ok(err)
+	s.OK(err)
 	unit := string(text)
 	const target = "[Unit]\nDefaultDependencies=no\n"
 	for _, change := range [][2]string{
@@ -138,21 +139,21 @@ func (s *systemd) units() map[string]string {
 
 // run runs a command where the manager is.
 func (s *systemd) run(args ...string) (string, error) {
-	return s.two.A.Run("nsenter", append([]string{"--target", strconv.Itoa(s.init), "--mount", "--pid", "--cgroup", "--",
+	return s.Two.A.Run("nsenter", append([]string{"--target", strconv.Itoa(s.init), "--mount", "--pid", "--cgroup", "--",
 		"env", "XDG_RUNTIME_DIR=/run/manager"}, args...)...)
 }
 
 func (s *systemd) must(args ...string) string {
 	s.Helper()
 	out, err := s.run(args...)
-	s.ok(err)
+	s.OK(err)
 	return out
 }
 
 // wants waits until a property of a unit is as it should be.
 func (s *systemd) wants(unit, property, want string) {
 	s.Helper()
-	s.eventually(unit+" "+property+"="+want, func() error {
+	s.Eventually(unit+" "+property+"="+want, func() error {
 		got, err := s.run("systemctl", "--user", "show", "--value", "-p", property, unit)
 		if got = strings.TrimSpace(got); err == nil && got != want {
 			err = fmt.Errorf("it is %q", got)
@@ -186,12 +187,12 @@ func TestSystemd(t *testing.T) {
 
 	s.must("mv", "/run/conntrackd.log", "/run/conntrackd.log.1")
 	s.must("systemctl", "--user", "reload", unit)
-	s.eventually("a new log file", func() error {
+	s.Eventually("a new log file", func() error {
 		_, err := s.run("test", "-e", "/run/conntrackd.log")
 		return err
 	})
 	// Longer than the watchdog waits: it is being told that all is well.
-	s.ok(nettest.Throughout(t.Context(), 3*time.Second, func() error {
+	s.OK(nettest.Throughout(t.Context(), 3*time.Second, func() error {
 		if pid := s.mainPID(unit); pid != first {
 			return fmt.Errorf("process %s instead of %s", pid, first)
 		}
@@ -199,7 +200,7 @@ func TestSystemd(t *testing.T) {
 	}))
 
 	s.must("kill", "-STOP", first)
-	s.eventually("a new process", func() error {
+	s.Eventually("a new process", func() error {
 		if pid := s.mainPID(unit); pid == "0" || pid == first {
 			return fmt.Errorf("the process is %s", pid)
 		}
@@ -226,7 +227,7 @@ func TestSystemdBackground(t *testing.T) {
 	s.answers()
 	pid := strings.TrimSpace(s.must("cat", "/run/conntrackd.lock"))
 	s.wants(unit, "MainPID", pid)
-	s.ok(nettest.Throughout(t.Context(), 3*time.Second, func() error {
+	s.OK(nettest.Throughout(t.Context(), 3*time.Second, func() error {
 		if got := s.mainPID(unit); got != pid {
 			return fmt.Errorf("process %s instead of %s", got, pid)
 		}

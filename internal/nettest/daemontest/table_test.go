@@ -14,22 +14,22 @@ func TestManyChangesSmallBuffer(t *testing.T) {
 		b.GeneralLines = append(b.GeneralLines, "NetlinkBufferSize 262144", "NetlinkBufferSizeMaxGrowth 262144")
 	}).start()
 	const many = 20000
-	r.must(r.writer(r.two.A).Create(flows(1, 0, many)))
-	r.cached(r.b, -1, many)
+	r.Must(r.Writer(r.Two.A).Create(flows(1, 0, many)))
+	r.cached(r.B, -1, many)
 	for _, what := range []string{"the commit", "the second commit"} {
-		r.request(r.b, "-c")
-		if n := r.count(r.b); n != many {
+		r.Request(r.B, "-c")
+		if n := r.count(r.B); n != many {
 			t.Errorf("%d entries in the kernel after %s, want %d", n, what, many)
 		}
-		r.cached(r.b, many, many)
+		r.cached(r.B, many, many)
 	}
-	r.request(r.b, "-F")
-	if n := r.count(r.b); n != 0 {
+	r.Request(r.B, "-F")
+	if n := r.count(r.B); n != 0 {
 		t.Errorf("%d entries in the kernel after the flush", n)
 	}
-	r.cached(r.b, 0, many)
-	r.cached(r.a, many, 0)
-	if n := r.counter(r.b, "netlink overrun"); n != 0 {
+	r.cached(r.B, 0, many)
+	r.cached(r.A, many, 0)
+	if n := r.counter(r.B, "netlink overrun"); n != 0 {
 		t.Errorf("%d overruns", n)
 	}
 }
