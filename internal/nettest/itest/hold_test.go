@@ -353,3 +353,34 @@ func TestHoldStandbyRestart(t *testing.T) {
 		})
 	}
 }
+
+// TestHoldRestartBeforeSilence starts the standby's daemon again when nobody can
+// tell it what is held any more, and the flows, which are older than their
+// timeout, move to it. They are in its kernel, with more time than a restart
+// takes, and what it does not know to be held it leaves alone.
+func TestHoldRestartBeforeSilence(t *testing.T) {
+	t.Parallel()
+	p := pairing{nettest.Go, nettest.Go}
+	nettest.Need(t, p.a)
+	r := newHoldRig(t, p, holdOn)
+	r.caller()
+	r.primary(r.a)
+	r.backup(r.b)
+	all := r.callees(5)
+	r.ok(nettest.Throughout(r.Context(), (2*holdUDP+holdTimeout)*time.Second, nothing))
+	r.a.Kill9()
+	r.ok(r.b.Stop())
+	r.ok(r.b.Start(r.Context()))
+	if held, err := r.b.External(r.Context()); err != nil || len(held) != 0 {
+		t.Fatalf("%d entries are known to be held, %v: no test", len(held), err)
+	}
+	// At least half of the hold was left besides the normal timeout.
+	if err := allOf(r.timeouts(r.two.B, callPort), len(all), func(t int) bool { return t > 0 }); err != nil {
+		t.Errorf("after the restart: %v", err)
+	}
+	r.ok(r.pair.MoveVIPs(r.two.B))
+	r.primary(r.b)
+	if heard := howMany(all); heard != len(all) {
+		t.Errorf("%d of %d flows go on", heard, len(all))
+	}
+}
