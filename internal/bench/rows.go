@@ -179,7 +179,7 @@ func troubleRows() []row {
 	for _, n := range []int{100_000, 500_000} {
 		stall, called, renewal := holdIDs(n)
 		rows = append(rows,
-			limitRow(stall, "TCP stall at failover, held, "+short(n)+" more entries", "s", 2),
+			limitRow(stall, "TCP stall at failover, held, "+short(n)+" more entries", "s", 0.5),
 			row{id: called, name: "UDP flows older than their timeout that go on, " + short(n) + " more", unit: "", limit: none, whole: true},
 			row{id: renewal, name: "backup's CPU for what it holds, " + short(n), unit: "s/M renewals", limit: none},
 		)

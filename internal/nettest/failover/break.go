@@ -86,6 +86,8 @@ type Result struct {
 	Stalls map[Role][]time.Duration
 	Count  map[Role]Count
 	Dead   []error // why flows don't work any more
+	// Resent are the TCP segments that client and server had to send again.
+	Resent int
 	// TCP connections of the rig in a kernel's table: the old master's before
 	// it broke, the new one's when its script had ended.
 	Before, Held int
@@ -120,8 +122,8 @@ func (r *Result) Total() Count {
 func (r *Result) String() string {
 	ms := func(d time.Duration) int64 { return d.Round(time.Millisecond).Milliseconds() }
 	t := r.Total()
-	return fmt.Sprintf("%s > %s, %-18s: took over after %4d ms, script %4d ms; TCP stall median %4d max %4d ms; UDP gap median %4d max %4d ms; alive %d of %d",
-		r.From, r.To, r.Cause, ms(r.TakeOver), ms(r.Script), ms(r.Median(Busy)), ms(r.Max(Busy)), ms(r.Median(UDP)), ms(r.Max(UDP)), t.Alive, t.Asked)
+	return fmt.Sprintf("%s > %s, %-18s: took over after %4d ms, script %4d ms; TCP stall median %4d max %4d ms, %d segments sent again; UDP gap median %4d max %4d ms; alive %d of %d",
+		r.From, r.To, r.Cause, ms(r.TakeOver), ms(r.Script), ms(r.Median(Busy)), ms(r.Max(Busy)), r.Resent, ms(r.Median(UDP)), ms(r.Max(UDP)), t.Alive, t.Asked)
 }
 
 // Everyone and Nobody choose idle connections to probe.
@@ -140,6 +142,10 @@ func (r *Rig) Failover(ctx context.Context, c *Cause, probe func(i int) bool) (*
 	result := &Result{Cause: c.Name, From: from.Name(), To: to.Name(), Stalls: map[Role][]time.Duration{}, Count: map[Role]Count{}}
 	var err error
 	if result.Before, err = from.connections(); err != nil {
+		return nil, err
+	}
+	resent, err := r.resent()
+	if err != nil {
 		return nil, err
 	}
 	begin := time.Now()
@@ -161,6 +167,10 @@ func (r *Rig) Failover(ctx context.Context, c *Cause, probe func(i int) bool) (*
 		return nil, err
 	}
 	r.settle(ctx, result, probe)
+	if result.Resent, err = r.resent(); err != nil {
+		return nil, err
+	}
+	result.Resent -= resent
 	return result, ctx.Err()
 }
 

@@ -30,6 +30,12 @@ type Options struct {
 	// of ours then, in seconds.
 	Inject bool
 	Hold   int
+	// Liberal has the firewalls' kernels take TCP segments as they come. The two
+	// networks learn of a new master one after the other, and what went one way
+	// through it comes back through the old one, whose kernel takes the answer to
+	// what it has not seen for invalid. Each connection then waits for a
+	// retransmission, whatever the daemons do.
+	Liberal bool
 	// UDPTimeout is what the firewalls' kernels call normal, in seconds.
 	UDPTimeout int
 
@@ -85,6 +91,11 @@ func (r *Rig) newFirewall(n *nettest.Node, s Setup, cfg nettest.Config, priority
 	// An IPv6 address must survive that its interface is taken down.
 	if err := n.Sysctls([]string{"net.ipv6.conf.all.keep_addr_on_down=1"}); err != nil {
 		return nil, err
+	}
+	if r.options.Liberal {
+		if err := n.Sysctls([]string{"net.netfilter.nf_conntrack_tcp_be_liberal=1"}); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.NFT(rules); err != nil {
 		return nil, err
