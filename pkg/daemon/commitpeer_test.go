@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -15,7 +14,6 @@ func TestCommitPeerRefused(t *testing.T) {
 	defer d.end()
 	d.cfg.Node.Group = true
 	d.sync.node = node.NewGroup(d.cfg.Node, 1, [2]uint64{1, 2})
-	d.sync.node.Add(0, netip.MustParseAddr("192.0.2.1"))
 	for operand, want := range map[string]string{
 		"":          `"" is no address`,
 		"foo\x1b":   `"foo\x1b" is no address`,
