@@ -84,10 +84,10 @@ type syncer struct {
 	// isReady says that this node could take over; readiness that it changed.
 	isReady     atomic.Bool
 	readiness   chan struct{}
-	refill      chan struct{} // the internal cache has room again
-	resync      sync.Mutex    // one dump of the kernel's table at a time
-	commitMu    sync.Mutex    // guards the commit writer
-	tableWanted atomic.Int32  // who waits for resync
+	refill      chan node.Purpose // an internal cache has room again, or is new
+	resync      sync.Mutex        // one dump of the kernel's table at a time
+	commitMu    sync.Mutex        // guards the commit writer
+	tableWanted atomic.Int32      // who waits for resync
 	// What clients order (-R): theirs share a dump.
 	refreshes, expectRefreshes shared
 	// assuming is held for reading from when the node assumes something of the

@@ -62,8 +62,11 @@ func (d *Daemon) drain(now time.Duration) (inject bool) {
 	if s.node.Pair().TableWanted() {
 		notice(s.table)
 	}
-	if s.node.SweepWanted(now) {
-		notice(s.refill)
+	if why, ok := s.node.SweepWanted(now); ok {
+		select {
+		case s.refill <- why:
+		default: // any reading does
+		}
 	}
 	next := s.node.Deadline()
 	if more {

@@ -15,7 +15,7 @@ const sweepChunk = 4096 // entries examined per entry into the node
 
 // openSync opens the edges and makes the node.
 func (d *Daemon) openSync() (*syncer, error) {
-	s := &syncer{overrun: make(chan struct{}, 1), table: make(chan struct{}, 1), readiness: make(chan struct{}, 1), refill: make(chan struct{}, 1), checks: newChecks()}
+	s := &syncer{overrun: make(chan struct{}, 1), table: make(chan struct{}, 1), readiness: make(chan struct{}, 1), refill: make(chan node.Purpose, 1), checks: newChecks()}
 	if err := d.openEdges(s); err != nil {
 		s.close()
 		return nil, err

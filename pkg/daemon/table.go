@@ -146,7 +146,8 @@ func (d *Daemon) outdated() bool {
 	return d.polling() || s.lost.Load() != s.mended.Load() || d.cfg.Kernel.Reliable && s.events.Stats().Lost > 0
 }
 
-// refill reads the kernel's table into an internal cache that was full.
+// refill reads the kernel's table into an internal cache that was full, or is
+// that of a new relation.
 func (d *Daemon) refill(ctx context.Context) error {
 	if d.cfg.Node.DisableInternalCache {
 		return nil
@@ -155,11 +156,12 @@ func (d *Daemon) refill(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.sync.refill:
-		}
-		d.countResync()
-		if err := d.makeUp(ctx); err != nil && ctx.Err() == nil {
-			d.log.Errorf("resync with kernel table: %v", err)
+		case why := <-d.sync.refill:
+			d.countResync()
+			err := d.mend(func() error { return d.readTables(ctx, why) })
+			if err != nil && ctx.Err() == nil {
+				d.log.Errorf("resync with kernel table: %v", err)
+			}
 		}
 	}
 }

@@ -90,8 +90,8 @@ func (w *groupNet) pull(from int, g *Group) (sent bool) {
 	g.Tick(w.now)
 	for !g.Expire(100) {
 	}
-	if g.SweepWanted(w.now) {
-		w.fill(g, from, Repair)
+	if why, ok := g.SweepWanted(w.now); ok {
+		w.fill(g, from, why)
 	}
 	if b := g.Announcement(w.now, nil); len(b) > 0 {
 		for to := range w.nodes {

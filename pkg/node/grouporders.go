@@ -49,16 +49,20 @@ func (g *Group) FlushExpects() {
 // askPause is the time between two requests to fill a relation.
 const askPause = 5 * time.Second
 
-// SweepWanted reports, once, that the kernel's table is to be read: an internal
-// cache has room for what it refused, or is that of a new relation.
-func (g *Group) SweepWanted(now time.Duration) (wanted bool) {
+// SweepWanted reports, once, that the kernel's table is to be read, and why: an
+// internal cache has room for what it refused (Repair), or is that of a new
+// relation (Join).
+func (g *Group) SweepWanted(now time.Duration) (why Purpose, wanted bool) {
+	why = Join
 	for _, r := range g.relations {
-		wanted = r.SweepWanted() || wanted
+		if r.SweepWanted() {
+			why, wanted = Repair, true
+		}
 		if r.unfilled && !r.sweep.active && now >= r.askedAt {
 			r.askedAt, wanted = now+askPause, true
 		}
 	}
-	return wanted
+	return why, wanted
 }
 
 // BeginSweep is Node.BeginSweep of all relations. One that is new is filled.
@@ -69,8 +73,11 @@ func (g *Group) BeginSweep(p Purpose) {
 }
 
 func (r *relation) purpose(p Purpose) Purpose {
-	if r.unfilled {
+	switch {
+	case r.unfilled:
 		return Start
+	case p == Join:
+		return Reconcile
 	}
 	return p
 }

@@ -42,6 +42,9 @@ const (
 	// Reconcile looks for what nobody noticed: as Repair, of a cache that is
 	// right as far as anybody knows.
 	Reconcile
+	// Join fills the cache of a relation that is new, and is Reconcile to the
+	// others of a group.
+	Join
 )
 
 // Drift is what sweeps, but for the first, found wrong in the internal cache.

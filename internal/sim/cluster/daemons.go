@@ -126,8 +126,8 @@ func (d *goDaemon) run(send func(to int, b []byte)) time.Duration {
 	}
 	for _, _, ok := d.n.NextNotice(); ok; _, _, ok = d.n.NextNotice() {
 	}
-	if d.n.SweepWanted(d.clock()) {
-		d.sweep(node.Repair)
+	if why, ok := d.n.SweepWanted(d.clock()); ok {
+		d.sweep(why)
 	}
 	return d.h.born + d.n.Deadline()
 }
