@@ -32,9 +32,10 @@ type Group struct {
 type relation struct {
 	*Node
 	peer netip.Addr // not valid: whoever there is, or nobody yet in a group
-	made time.Duration
-	// A relation that was made after the start is yet to be told of the
-	// kernel's table.
+	// A relation that was made after the start is asleep until its peer answers:
+	// whoever pretends to be there must not cost a cache. Then the kernel's table
+	// is read for it, which is asked for at askedAt.
+	asleep  bool
 	askedAt time.Duration
 	hailed  time.Duration // when the peer was last heard to be there
 }
@@ -68,13 +69,14 @@ func (g *Group) Add(now time.Duration, peer netip.Addr) bool {
 	r.begin(now, peer)
 	if now > 0 {
 		r.Unfilled()
+		r.asleep = true
 	}
 	g.relations = append(g.relations, r)
 	return true
 }
 
 func (r *relation) begin(now time.Duration, peer netip.Addr) {
-	r.peer, r.made, r.hailed = peer, now, now
+	r.peer, r.hailed = peer, now
 	r.tail = append(append([]byte(" [from "), peer.String()...), ']')
 }
 
@@ -95,23 +97,32 @@ func (g *Group) of(peer netip.Addr) *relation {
 // Has reports whether there is a relation with a peer of a group.
 func (g *Group) Has(peer netip.Addr) bool { return g.cfg.Group && g.of(peer) != nil }
 
+// awake are the relations that follow the own kernel.
+func (g *Group) awake(yield func(*relation) bool) {
+	for _, r := range g.relations {
+		if !r.asleep && !yield(r) {
+			return
+		}
+	}
+}
+
 // Kernel is Node.Kernel for all relations.
 func (g *Group) Kernel(now time.Duration, events []flow.Event) {
-	for _, r := range g.relations {
+	for r := range g.awake {
 		r.Kernel(now, events)
 	}
 }
 
 // Expects is Node.Expects for all relations.
 func (g *Group) Expects(now time.Duration, events []flow.ExpectEvent) {
-	for _, r := range g.relations {
+	for r := range g.awake {
 		r.Expects(now, events)
 	}
 }
 
 // ReadMaster is Node.ReadMaster for all relations.
 func (g *Group) ReadMaster(now time.Duration, f *flow.Flow) {
-	for _, r := range g.relations {
+	for r := range g.awake {
 		r.ReadMaster(now, f)
 	}
 }
@@ -149,6 +160,7 @@ func (g *Group) Next(now time.Duration, dst []byte, size int) []byte {
 func (g *Group) Tick(now time.Duration) {
 	for _, r := range g.relations {
 		r.Tick(now)
+		r.asleep = r.asleep && !r.leaver.InTouch()
 	}
 	g.forget(now)
 }

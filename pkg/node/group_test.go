@@ -404,6 +404,20 @@ func TestGroupStrangers(t *testing.T) {
 	if g.Turns() != MaxPeers || g.Strangers().Refused != 100-MaxPeers+1 {
 		t.Errorf("%d relations, %d refused", g.Turns(), g.Strangers().Refused)
 	}
+	before, _ := g.Bytes()
+	for i := range uint16(10_000) {
+		w.event(0, flow.New, tcp(i, 3))
+	}
+	w.run(time.Second)
+	if _, wanted := g.SweepWanted(w.now); wanted {
+		t.Error("the table is to be read for those who are not there")
+	}
+	if after, _ := g.Bytes(); after-before > 3<<20 {
+		t.Errorf("%d bytes for 10,000 flows and those who are not there", after-before)
+	}
+	for i := range uint16(10_000) {
+		w.event(0, flow.Destroy, tcp(i, 3))
+	}
 	w.event(0, flow.New, tcp(1, 3))
 	w.run(forgetAfter + time.Second)
 	if g.Turns() != 1 || !g.Has(addr(1)) {
@@ -445,6 +459,36 @@ func TestPairIsAGroupOfOne(t *testing.T) {
 	}
 	if b := g.Next(0, nil, 1472); len(b) == 0 {
 		t.Error("a pair says nothing")
+	}
+}
+
+// An event, and what is sent of it, allocates nothing however many peers there
+// are.
+func TestGroupAllocatesNothing(t *testing.T) {
+	w := newGroupNet(t, 4, false)
+	w.run(5 * time.Second)
+	g := w.nodes[0]
+	born, gone := event1(flow.New, tcp(1, 3)), event1(flow.Destroy, tcp(1, 7))
+	buf := make([]byte, 0, 2000)
+	send := func() {
+		for range g.Turns() {
+			g.Turn()
+			for len(g.Next(w.now, buf, 1472)) > 0 {
+			}
+		}
+	}
+	send()
+	if n := testing.AllocsPerRun(200, func() {
+		g.Kernel(w.now, born)
+		send()
+		g.Kernel(w.now, gone)
+		send()
+		g.Tick(w.now)
+		g.Deadline()
+		g.Ready()
+		g.Expire(10)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

@@ -119,14 +119,14 @@ func (g *Group) Held(f *flow.Flow) Held { return g.relations[0].Held(f) }
 
 // Assume is Node.Assume for all relations.
 func (g *Group) Assume(now time.Duration, f *flow.Flow) {
-	for _, r := range g.relations {
+	for r := range g.awake {
 		r.Assume(now, f)
 	}
 }
 
 // Refute is Node.Refute for all relations.
 func (g *Group) Refute(f *flow.Flow) {
-	for _, r := range g.relations {
+	for r := range g.awake {
 		r.Refute(f)
 	}
 }

@@ -58,7 +58,7 @@ func (g *Group) SweepWanted(now time.Duration) (why Purpose, wanted bool) {
 		if r.SweepWanted() {
 			why, wanted = Repair, true
 		}
-		if r.unfilled && !r.sweep.active && now >= r.askedAt {
+		if r.unfilled && !r.asleep && !r.sweep.active && now >= r.askedAt {
 			r.askedAt, wanted = now+askPause, true
 		}
 	}
@@ -67,7 +67,7 @@ func (g *Group) SweepWanted(now time.Duration) (why Purpose, wanted bool) {
 
 // BeginSweep is Node.BeginSweep of all relations. One that is new is filled.
 func (g *Group) BeginSweep(p Purpose) {
-	for _, r := range g.relations {
+	for r := range g.awake {
 		r.BeginSweep(r.purpose(p))
 	}
 }
@@ -108,7 +108,7 @@ func (g *Group) AbortSweep() {
 
 // BeginExpectSweep is Node.BeginExpectSweep of all relations.
 func (g *Group) BeginExpectSweep(p Purpose) {
-	for _, r := range g.relations {
+	for r := range g.awake {
 		r.BeginExpectSweep(r.purpose(p))
 	}
 }
