@@ -4,6 +4,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -38,19 +39,22 @@ type Profile struct {
 	// believes a HELLO that the network repeats.
 	Late bool
 
-	Restart   float64 // sudden death, and a new life some seconds later
-	ClockStep bool    // which begins at another time of day
-	Pause     float64 // the daemon is stopped for up to ten seconds, the world is not
-	Overrun   float64 // kernel events are lost
-	OneWay    float64 // one direction of one link is cut for a while
-	Partition float64 // a host is alone for a while
-	Strangers float64 // datagrams that nobody of the group sent
+	Restart   float64       // sudden death, and a new life some seconds later
+	ClockStep bool          // which begins at another time of day
+	Pause     float64       // the daemon is stopped for up to ten seconds, the world is not
+	Overrun   float64       // kernel events are lost
+	OneWay    float64       // one direction of one link is cut for a while
+	Partition float64       // a host is alone for a while
+	Cut       time.Duration // how long those last at most; 0: 5 s
+	Strangers float64       // datagrams that nobody of the group sent
 	// Inbox is how many datagrams wait while the daemon is stopped; 0: 300.
 	Inbox int
 	// Asks: in the end every node asks for everything, as the mode needs it.
 	Asks bool
-	// Steps is how many steps the trouble lasts; 0: 200.
+	// Steps is how many steps the trouble lasts; 0: 200. Pace is how far apart
+	// they are at most; 0: 30 ms.
 	Steps int
+	Pace  time.Duration
 	// Frames bounds the datagrams that all send for an update while the trouble
 	// lasts, beside two a second for each host; 0: 40.
 	Frames int
@@ -80,6 +84,8 @@ type daemon interface {
 	bounds() error
 	// heavy counts what is answered with everything.
 	heavy() int
+	// away reports whether a peer is given up.
+	away() bool
 }
 
 // everybody is where a datagram goes that is for no host alone.
@@ -129,10 +135,7 @@ func New(p *Profile, seed uint64) *Cluster {
 // Play runs the profile and returns what was wrong.
 func (c *Cluster) Play() error {
 	p := c.profile
-	steps := p.Steps
-	if steps == 0 {
-		steps = 200
-	}
+	steps, pace := cmp.Or(p.Steps, 200), cmp.Or(p.Pace, 30*time.Millisecond)
 	for _, h := range c.hosts {
 		h.populate()
 		c.After(c.Between(0, 3*time.Second), h.start)
@@ -146,7 +149,7 @@ func (c *Cluster) Play() error {
 			h.trouble()
 			h.churn()
 		}
-		c.Run(c.Now() + c.Between(0, 30*time.Millisecond))
+		c.Run(c.Now() + c.Between(0, pace))
 		if c.wrong != nil {
 			return c.wrong
 		}

@@ -69,6 +69,19 @@ var profiles = []Profile{
 	{Name: "group 4", Hosts: append(threeGo, Go), Mode: node.FTFW, Group: true, Faults: jittery, Partition: 1. / 60, Steps: 50},
 	{Name: "group 5 found", Hosts: append(threeGo, Go, Go), Mode: node.FTFW, Group: true, Found: true, Faults: messy, Restart: 1. / 150, Partition: 1. / 150, Overrun: 1. / 100, Steps: 40},
 
+	// A peer of a group is given up when it is silent for ten seconds.
+	{Name: "away", Hosts: twoGo, Mode: node.FTFW, Group: true, Faults: messy,
+		Partition: 1. / 150, Restart: 1. / 400, Cut: 40 * time.Second, Pace: 400 * time.Millisecond},
+	{Name: "away one way", Hosts: twoGo, Mode: node.FTFW, Group: true,
+		OneWay: 1. / 100, Cut: 40 * time.Second, Pace: 400 * time.Millisecond},
+	{Name: "away all", Hosts: twoGo, Mode: node.FTFW, Group: true, Change: smallQueue, Faults: messy, Restart: 1. / 200,
+		ClockStep: true, Pause: 1. / 200, Inbox: 20, Overrun: 1. / 150, OneWay: 1. / 200, Partition: 1. / 200, Strangers: 1. / 40,
+		Cut: 40 * time.Second, Pace: 400 * time.Millisecond},
+	{Name: "away 3", Hosts: threeGo, Mode: node.FTFW, Group: true, Faults: lossy, Restart: 1. / 400,
+		OneWay: 1. / 200, Partition: 1. / 200, Cut: 40 * time.Second, Pace: 600 * time.Millisecond, Steps: 100},
+	{Name: "away C", Hosts: goC, Mode: node.FTFW, Group: true, Faults: lossy, Restart: 1. / 400, Overrun: 1. / 150,
+		Partition: 1. / 200, OneWay: 1. / 200, Cut: 40 * time.Second, Pace: 400 * time.Millisecond},
+
 	{Name: "ALARM 3", Hosts: []Kind{Go, Go, Go}, Mode: node.ALARM, Faults: messy, Restart: 1. / 100, Overrun: 1. / 60, Partition: 1. / 100},
 	{Name: "ALARM 5", Hosts: []Kind{Go, Go, Go, Go, Go}, Mode: node.ALARM, Faults: messy, Pause: 1. / 100, Steps: 60},
 	{Name: "NOTRACK 4", Hosts: []Kind{Go, Go, Go, Go}, Mode: node.NOTRACK, Steps: 60, Asks: true},

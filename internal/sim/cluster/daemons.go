@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,7 +98,7 @@ func (d *goDaemon) event(id, version int, made bool) {
 }
 
 func (d *goDaemon) receive(p packet) {
-	if p.all && d.h.profile.Group {
+	if p.all && d.h.profile.Found { // to C there is only one other
 		d.n.Hail(d.clock(), address(p.from), p.b)
 		return
 	}
@@ -144,6 +145,10 @@ func (d *goDaemon) sweep(why node.Purpose) {
 	}
 	d.n.BeginExpectSweep(why)
 	d.n.EndExpectSweep()
+}
+
+func (d *goDaemon) away() bool {
+	return slices.ContainsFunc(d.n.Health(d.clock()), func(h node.PeerHealth) bool { return h.Away })
 }
 
 func (d *goDaemon) repair() { d.sweep(node.Repair) }
@@ -230,6 +235,7 @@ func newCDaemon(h *host, firstSeq uint32) *cDaemon {
 }
 
 func (d *cDaemon) event(id, version int, _ bool) { d.c.Changed(id, version) }
+func (d *cDaemon) away() bool                    { return false }
 func (d *cDaemon) repair()                       { d.c.Refresh(d.h.kernel) }
 func (d *cDaemon) resync()                       { d.c.RequestResync() }
 func (d *cDaemon) internal() flows               { return d.c.Internal() }

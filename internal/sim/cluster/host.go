@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -28,7 +29,7 @@ type host struct {
 	sent   int
 	heavy  int          // of former lives
 	past   []packet     // what came, for a stranger to repeat
-	buried map[int]bool // destroyed before the daemon's present life
+	buried map[int]bool // destroyed before the daemon's present life, or while a peer was away
 }
 
 // link is one direction between two hosts.
@@ -83,11 +84,7 @@ func (h *host) start() {
 	if h.profile.ClockStep && h.life > 1 {
 		firstSeq += h.Rand().Uint32N(7200) - 3600
 	}
-	for id := range flowCount {
-		if h.kernel[id] == 0 {
-			h.buried[id] = true
-		}
-	}
+	h.bury()
 	h.Logf("%v starts at %d", h, firstSeq)
 	if h.kind == C {
 		h.daemon = newCDaemon(h, firstSeq)
@@ -95,6 +92,15 @@ func (h *host) start() {
 		h.daemon = newGoDaemon(h, firstSeq)
 	}
 	h.run()
+}
+
+// bury notes whose end nobody will be told of.
+func (h *host) bury() {
+	for id := range flowCount {
+		if h.kernel[id] == 0 {
+			h.buried[id] = true
+		}
+	}
 }
 
 // forgive takes out of what a C daemon has of this host the flows of whose end
@@ -164,6 +170,7 @@ func (h *host) run() {
 		return
 	}
 	next := h.daemon.run(h.send)
+	h.mourn()
 	if err := h.daemon.bounds(); err != nil {
 		h.fail("%v: %v", h, err)
 	}
@@ -237,7 +244,15 @@ func (h *host) tell(e event) {
 	default:
 		h.Logf("%v: flow %d is %d", h, e.id, e.version)
 		h.daemon.event(e.id, e.version, e.made)
+		h.mourn()
 		h.nudge()
+	}
+}
+
+// mourn buries what ends as the peer is given up, and until it is back.
+func (h *host) mourn() {
+	if h.daemon.away() {
+		h.bury()
 	}
 }
 
@@ -294,7 +309,7 @@ func (h *host) cut(links ...*link) {
 	for _, l := range links {
 		l.faults.Down = true
 	}
-	h.After(h.Between(0, 5*time.Second), func() {
+	h.After(h.Between(0, cmp.Or(h.profile.Cut, 5*time.Second)), func() {
 		for _, l := range links {
 			l.faults.Down = false
 		}
