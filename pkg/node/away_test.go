@@ -112,17 +112,23 @@ func TestAwayInTime(t *testing.T) {
 		t.Fatalf("sent %v", got)
 	}
 	since, _ := p.a.leaver.UnansweredSince()
-	for !p.a.Health(p.now).Away {
-		d := p.a.Deadline()
-		if d <= p.now || d > p.now+time.Second {
-			t.Fatalf("at %v the deadline is %v", p.now, d)
-		}
-		p.now = d
-		p.a.Tick(p.now)
-		sentTypes(p.a, p.now)
+	p.now = since + awayAfter - 150*time.Millisecond
+	p.a.Kernel(p.now, event1(flow.New, numbered(1)))
+	p.a.Tick(p.now)
+	sentTypes(p.a, p.now)
+	if d := p.a.Deadline(); p.a.away || d != since+awayAfter {
+		t.Errorf("deadline %v, want %v; away %v", d, since+awayAfter, p.a.away)
 	}
-	if silence := p.now - since; silence != awayAfter {
-		t.Errorf("away after %v", silence)
+	p.now = p.a.Deadline()
+	p.a.Tick(p.now)
+	if d := p.a.Deadline(); !p.a.away || d != p.now {
+		t.Errorf("at %v: away %v, deadline %v", p.now, p.a.away, d)
+	}
+	sentTypes(p.a, p.now) // an idle second
+	p.a.Tick(p.now)
+	sentTypes(p.a, p.now)
+	if d := p.a.Deadline(); d != p.now+time.Second {
+		t.Errorf("deadline %v, want a second after %v", d, p.now)
 	}
 }
 
@@ -218,8 +224,8 @@ func TestNeverThere(t *testing.T) {
 	p.b = nil
 	p.churn(p.a, 0, 0, 1000)
 	p.run(t, 15*time.Second, nil)
-	if h := p.a.Health(p.now); !h.Away {
-		t.Errorf("nobody is there: %+v", h)
+	if h := p.a.Health(p.now); !h.Away || p.a.stats.Sent != [6]uint64{} {
+		t.Errorf("nobody is there: %+v, and told %v", h, p.a.stats.Sent)
 	}
 	p.churn(p.a, 500, 1000, 1100)
 	if st := p.a.Stats(); st.Internal.Total != 600 || st.TxQueue+st.Resend > 1 {
@@ -244,8 +250,11 @@ func TestAwayTakesNoMemory(t *testing.T) {
 	peak := 0
 	for i := 1000; i < 101_000; i += 100 {
 		for k := i; k < i+100; k++ {
-			p.a.Kernel(p.now, event1(flow.New, numbered(k)))
-			p.a.Kernel(p.now, event1(flow.Update, numbered(k)))
+			f := numbered(k)
+			p.a.Kernel(p.now, event1(flow.New, f))
+			f.Has |= flow.HasLabels // in a record of its own
+			f.Labels[0] = 1
+			p.a.Kernel(p.now, event1(flow.Update, f))
 		}
 		p.run(t, 100*time.Millisecond, lossOfAll)
 		for k := i; k < i+100; k++ {
@@ -337,6 +346,26 @@ func TestForsakenQueue(t *testing.T) {
 	if sent[wire.CTNew] == before[wire.CTNew] || sent[wire.CTUpd] != before[wire.CTUpd] {
 		t.Errorf("sent %v, before %v", sent, before)
 	}
+}
+
+// TestCutInABulk: what was under way in both directions has ended, and comes
+// when the peer is back.
+func TestCutInABulk(t *testing.T) {
+	p := grouped(t, nil)
+	p.churn(p.a, 0, 0, 5000)
+	p.churn(p.b, 0, 0, 5000)
+	p.run(t, 20*time.Second, nil)
+	p.a.SendBulk()
+	p.b.SendBulk()
+	said := map[*Node]int{}
+	p.run(t, 12*time.Second, func(from *Node, _ []byte) bool {
+		said[from]++
+		return said[from] > 5
+	})
+	if h := p.a.Health(p.now); p.a.bulk.active || p.a.mark.end || h.Resyncing || !h.Away || h.Queued > 1 {
+		t.Errorf("bulk %+v, mark %+v, %+v", p.a.bulk, p.a.mark, h)
+	}
+	p.backInTouch(t, 5000)
 }
 
 // TestExpectationsOfAnAwayPeer come and go like flows.
