@@ -62,12 +62,12 @@ var profiles = []Profile{
 	{Name: "C stops", Hosts: goC, Mode: node.FTFW, Pause: 1. / 60, OneWay: 1. / 60},
 	{Name: "C strangers", Hosts: goC, Mode: node.FTFW, Faults: lossy, Strangers: 1. / 20},
 
-	{Name: "group 3 calm", Hosts: threeGo, Mode: node.FTFW, Group: true, Frames: 8},
-	{Name: "group 3", Hosts: threeGo, Mode: node.FTFW, Group: true, Faults: messy, Restart: 1. / 100, ClockStep: true, Overrun: 1. / 60, Partition: 1. / 100, OneWay: 1. / 100, Steps: 80},
-	{Name: "group 3 found", Hosts: threeGo, Mode: node.FTFW, Group: true, Found: true, Faults: messy, Restart: 1. / 100, Pause: 1. / 100, Partition: 1. / 100, Steps: 80},
-	{Name: "group 3 strangers", Hosts: threeGo, Mode: node.FTFW, Group: true, Found: true, Faults: lossy, Strangers: 1. / 20, Steps: 80},
-	{Name: "group 4", Hosts: append(threeGo, Go), Mode: node.FTFW, Group: true, Faults: jittery, Partition: 1. / 60, Steps: 50},
-	{Name: "group 5 found", Hosts: append(threeGo, Go, Go), Mode: node.FTFW, Group: true, Found: true, Faults: messy, Restart: 1. / 150, Partition: 1. / 150, Overrun: 1. / 100, Steps: 40},
+	{Name: "group 3 calm", Hosts: threeGo, Mode: node.FTFW, Group: true, Frames: 8, Steps: 50},
+	{Name: "group 3", Hosts: threeGo, Mode: node.FTFW, Group: true, Faults: messy, Restart: 1. / 100, ClockStep: true, Overrun: 1. / 60, Partition: 1. / 100, OneWay: 1. / 100, Steps: 50},
+	{Name: "group 3 found", Hosts: threeGo, Mode: node.FTFW, Group: true, Found: true, Faults: messy, Restart: 1. / 100, Pause: 1. / 100, Partition: 1. / 100, Steps: 50},
+	{Name: "group 3 strangers", Hosts: threeGo, Mode: node.FTFW, Group: true, Found: true, Faults: lossy, Strangers: 1. / 20, Steps: 50},
+	{Name: "group 4", Hosts: append(threeGo, Go), Mode: node.FTFW, Group: true, Faults: jittery, Partition: 1. / 60, Steps: 25},
+	{Name: "group 5 found", Hosts: append(threeGo, Go, Go), Mode: node.FTFW, Group: true, Found: true, Faults: messy, Restart: 1. / 150, Partition: 1. / 150, Overrun: 1. / 100, Steps: 20},
 
 	// A peer of a group is given up when it is silent for ten seconds.
 	{Name: "away", Hosts: twoGo, Mode: node.FTFW, Group: true, Faults: messy,
