@@ -224,7 +224,8 @@ func TestHeldFailover(t *testing.T) {
 // kernels that take the segments of a connection as they come a failover costs
 // no segment, with ours as with C. The control is a kernel as it is by default:
 // the old master drops what comes back through it. One failover of three is
-// enough, as a busy machine is late, too, and the control may be lucky.
+// enough: a busy machine is late, too, of an IPv6 neighbour that it never spoke
+// to a kernel may ask a second time, and the control may be lucky.
 func TestNoSegmentIsLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
