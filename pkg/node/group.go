@@ -58,7 +58,7 @@ func (g *Group) Add(now time.Duration, peer netip.Addr) bool {
 		return true
 	}
 	if first := g.relations[0]; !first.peer.IsValid() { // the one that every node has
-		first.begin(now, peer)
+		g.begin(now, first, peer)
 		return true
 	}
 	if len(g.relations) == MaxPeers {
@@ -66,7 +66,7 @@ func (g *Group) Add(now time.Duration, peer netip.Addr) bool {
 	}
 	// The number of a life is the time of day at its beginning (docs/protocol.md 4).
 	r := &relation{Node: New(g.cfg, g.firstSeq+seconds(now), g.seed)}
-	r.begin(now, peer)
+	g.begin(now, r, peer)
 	if now > 0 {
 		r.Unfilled()
 		r.asleep = true
@@ -75,8 +75,9 @@ func (g *Group) Add(now time.Duration, peer netip.Addr) bool {
 	return true
 }
 
-func (r *relation) begin(now time.Duration, peer netip.Addr) {
+func (g *Group) begin(now time.Duration, r *relation, peer netip.Addr) {
 	r.peer, r.hailed = peer, now
+	r.ending = func(now time.Duration, k *flow.Key, told uint32) { g.ended(now, r, k, told) }
 	r.tail = append(append([]byte(" [from "), peer.String()...), ']')
 }
 

@@ -68,6 +68,9 @@ type Node struct {
 	doubted      bool // that PeerVersion is right
 	stats        Stats
 	tail         []byte // of the lines of external entries: whom they are from
+	// ending is called, if set, before an external entry goes because the peer
+	// says so; told is when the peer spoke of it last.
+	ending func(now time.Duration, k *flow.Key, told uint32)
 
 	scratch, other flow.Flow
 }
@@ -348,6 +351,9 @@ func (n *Node) deliver(now time.Duration, m *wire.Message, b body) {
 	s := n.external
 	if m.Type == wire.CTDel {
 		if r := s.lookup(&f.Key); r != none {
+			if n.ending != nil {
+				n.ending(now, &f.Key, s.common(r).seen)
+			}
 			n.gone(r)
 		}
 		return
