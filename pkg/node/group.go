@@ -24,6 +24,8 @@ type Group struct {
 	turn      int // whose datagrams are pulled
 	hail      hailing
 	commit    groupCommit
+	meetBy    time.Duration // when whoever is there has been heard
+	met       bool
 	ready     bool
 	strange   Strangers
 }
@@ -164,6 +166,10 @@ func (g *Group) Tick(now time.Duration) {
 		r.asleep = r.asleep && !r.leaver.InTouch()
 	}
 	g.forget(now)
+	if g.meetBy == 0 {
+		g.meetBy = now + meeting
+	}
+	g.met = now >= g.meetBy
 }
 
 // Deadline is when Tick and Next want to be called at the latest.

@@ -83,9 +83,13 @@ func (g *Group) Health(now time.Duration) (all []PeerHealth) {
 	return all
 }
 
+// meeting is how long after the start the peers are waited for: they announce
+// themselves once a second, and over UDP one that is there answers sooner.
+const meeting = 3 * time.Second
+
 // Ready reports whether this node could take over: somebody's table has been
-// received, and so has that of everybody who answers. It stays so, like that of
-// a pair: who joins later has nothing that is needed.
+// received, and so has that of everybody who is there. It stays so, like that
+// of a pair: who joins later has nothing that is needed.
 func (g *Group) Ready() bool {
 	if !g.cfg.Group {
 		return g.relations[0].Ready()
@@ -93,9 +97,9 @@ func (g *Group) Ready() bool {
 	some, all := false, true
 	for _, r := range g.relations {
 		some = some || r.Ready()
-		all = all && (r.Ready() || !r.Node.peer.contact)
+		all = all && (r.Ready() || r.away || g.met && !r.Node.peer.heard)
 	}
-	g.ready = some && (all || g.ready)
+	g.ready = some && (g.ready || all && (g.met || !g.hail.on))
 	return g.ready
 }
 
