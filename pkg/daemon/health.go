@@ -15,21 +15,32 @@ func (d *Daemon) healthReport(b []byte) []byte {
 	var st node.Stats
 	var c Comparison
 	var at time.Duration
-	var ready bool
+	var g groupFacts
 	d.enter(func(n *node.Group, now time.Duration) {
-		all, ready, st, c, at = n.Health(now), n.Ready(), n.Stats(), d.sync.compared, now
+		all, st, c, at = n.Health(now), n.Stats(), d.sync.compared, now
+		g = groupFacts{n.Ready(), n.Strangers(), d.sync.link.Stats().RecvDropped}
 	})
 	if d.sync.group != nil {
-		return d.appendGroupHealth(b, all, ready, appendComparison(nil, &c, st.Drift, at))
+		return appendGroupHealth(b, all, &g, appendComparison(nil, &c, st.Drift, at))
 	}
 	h := &all[0]
 	return appendComparison(appendHealth(b, &h.Health, &st, d.sync.link.Stats().RecvDropped), &c, st.Drift, at)
 }
 
+// groupFacts are not about one peer.
+type groupFacts struct {
+	ready     bool
+	strangers node.Strangers
+	dropped   uint64
+}
+
 // appendGroupHealth appends what is so of the group, and then a block for each
 // peer.
-func (d *Daemon) appendGroupHealth(dst []byte, all []node.PeerHealth, ready bool, comparison []byte) []byte {
-	inStep, away := 0, 0
+func appendGroupHealth(dst []byte, all []node.PeerHealth, g *groupFacts, comparison []byte) []byte {
+	inStep, away, stranger := 0, 0, "none"
+	if g.strangers.Last.IsValid() {
+		stranger = g.strangers.Last.String()
+	}
 	for i := range all {
 		if all[i].InStep {
 			inStep++
@@ -42,8 +53,10 @@ func (d *Daemon) appendGroupHealth(dst []byte, all []node.PeerHealth, ready bool
 		{"peers", len(all)},
 		{"peers-in-step", inStep},
 		{"peers-away", away},
-		{"ready", yes(ready)},
-		{receiveOverflows, d.sync.link.Stats().RecvDropped},
+		{"ready", yes(g.ready)},
+		{"strangers", g.strangers.Datagrams + g.strangers.Refused},
+		{"last-stranger", stranger},
+		{receiveOverflows, g.dropped},
 	})
 	dst = append(dst, comparison...)
 	for i := range all {
