@@ -92,7 +92,9 @@ func TestOutage(t *testing.T) {
 			}
 
 			r.ok(o.found(r, lost))
+			back := time.Now()
 			r.exact("all after the outage", r.members...)
+			t.Logf("all exact %v after the outage", time.Since(back).Round(time.Millisecond))
 			r.each(r.members, func(m *member) error { return m.life(300) })
 			r.exact("all changes after the outage", r.members...)
 		})
