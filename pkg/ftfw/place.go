@@ -156,7 +156,7 @@ func (e *Engine) jump(now time.Duration, seq uint32) {
 	e.ack.window = e.cfg.ACKWindow
 	e.stats.Adopted++
 	switch {
-	case wire.Before(seq, p.Last):
+	case !wire.After(seq, p.Last):
 		e.miss(p.stray.first, seq)
 		e.RequestResync()
 		e.startOver(now)
