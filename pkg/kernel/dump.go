@@ -23,8 +23,9 @@ const (
 )
 
 // ErrTorn says that the table changed its shape during every attempt to dump
-// it (NLM_F_DUMP_INTR): the last attempt's entries are real, but some may be
-// missing. Linux 6.18 was never seen to set that flag on these dumps.
+// it (NLM_F_DUMP_INTR, or another nf_conntrack_buckets): the last attempt's
+// entries are real, but some may be missing. Linux 6.18 was never seen to set that
+// flag on these dumps.
 var ErrTorn = errors.New("dump conntrack table: interrupted by changes of the table")
 
 // Dumper reads the whole table. The zero value is ready; it is used by one
@@ -132,7 +133,28 @@ func DumpExpect(ctx context.Context, fn func(*flow.Expect) error) error {
 
 func (d *Dumper) run(ctx context.Context, request uint16, restart func(), page func(*dumpParser) error) error {
 	d.Stats = DumpStats{}
-	return d.redo(func() (torn bool, err error) { return dumpOnce(ctx, request, page) }, restart)
+	once := func() (torn bool, err error) { return dumpOnce(ctx, request, page) }
+	return d.redo(reshaped(buckets, once), restart)
+}
+
+// reshaped takes an attempt for torn, too, during which the hash table got
+// another size: the kernel goes on at the same bucket, where there are others now,
+// and does not say so.
+func reshaped(buckets func() int, once func() (torn bool, err error)) func() (torn bool, err error) {
+	return func() (torn bool, err error) {
+		before := buckets()
+		torn, err = once()
+		return torn || buckets() != before, err
+	}
+}
+
+// buckets is the size of the kernel's hash table; one number for the machine.
+func buckets() int {
+	n, err := readSysctl("nf_conntrack_buckets")
+	if err != nil {
+		return Unavailable
+	}
+	return n
 }
 
 // redo makes attempts until one is not torn.

@@ -278,6 +278,35 @@ func TestTornDumpIsRedone(t *testing.T) {
 	}
 }
 
+// A dump is torn, too, by a hash table that gets another size meanwhile.
+func TestReshapedDumpIsRedone(t *testing.T) {
+	for _, c := range []struct {
+		sizes []int // before and after each attempt
+		tries int
+	}{
+		{[]int{1024, 1024}, 1},
+		{[]int{1024, 2048, 2048, 2048}, 2},
+		{[]int{1024, 2048, 2048, 512, 512, 512}, 3},
+		{[]int{Unavailable, Unavailable}, 1},
+	} {
+		sizes, tries := c.sizes, 0
+		buckets := func() int {
+			n := sizes[0]
+			sizes = sizes[1:]
+			return n
+		}
+		d := Dumper{}
+		err := d.redo(reshaped(buckets, func() (bool, error) { tries++; return false, nil }), nil)
+		if err != nil || tries != c.tries || d.Stats.Torn != tries-1 {
+			t.Errorf("%v: %d tries, %v, %+v", c.sizes, tries, err, d.Stats)
+		}
+	}
+	s, err := ReadSettings()
+	if err != nil || buckets() != s.Buckets {
+		t.Errorf("%d buckets, want %d, %v", buckets(), s.Buckets, err)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	ownNetNS(t)
 	setSysctl(t, "nf_conntrack_events", "2")
