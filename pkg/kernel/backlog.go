@@ -19,7 +19,7 @@ func (e *Events) Backlog() (used, size int, err error) {
 	var info [words]uint32
 	err = e.sock.control(func(fd int) error {
 		n := uint32(unsafe.Sizeof(info))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&n)), 0)
 		if errno != 0 {
 			return errno

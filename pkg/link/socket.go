@@ -110,7 +110,9 @@ func (s *socket) drops() uint64 {
 	var info [memDrops + 1]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_ = s.raw.Control(func(fd uintptr) {
-		_, _, _ = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+		// It never blocks; and a system call the scheduler knows of wakes up its
+		// monitor, in an idle daemon several times.
+		_, _, _ = unix.RawSyscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	})
 	return uint64(info[memDrops])
