@@ -142,6 +142,8 @@ var cmdlineDifferences = []*difference{
 	{step: unknownOption, aspect: "exit", ours: true, text: "1", reason: "likewise"},
 	{step: wrongWord, aspect: "exit", text: "0", reason: "C executes the word as an option"},
 	{step: wrongWord, aspect: "exit", ours: true, text: "1", reason: "likewise"},
+	{aspect: "stdout", text: `^  -c \[ct\|expect\|<address>\]`, to: "  -c [ct|expect]", reason: "a group's node can commit what one peer has told"},
+	{step: wrongWord, aspect: "stdout", ours: true, text: `"nonsense" is no address.*`, reason: "after -c it is taken for one"},
 	{step: wrongWord, aspect: "stdout", reason: "C prints its usage: the word is an unknown option to it"},
 	{step: strayWord, aspect: "exit", text: "0", reason: "C executes the word by its second letter"},
 	{step: strayWord, aspect: "exit", ours: true, text: "1", reason: "likewise"},
