@@ -21,16 +21,20 @@ type tour struct {
 	left   []*relation
 }
 
-func (g *Group) tour(w *tour, from netip.Addr) bool {
+// set sets out on a tour, which begins something in each relation; false if one
+// is under way.
+func (g *Group) set(w *tour, from netip.Addr, begin func(*Node) bool) bool {
 	if w.active {
 		return false
 	}
-	*w = tour{active: true, from: from}
+	*w = tour{from: from}
 	for _, r := range g.relations {
 		if !from.IsValid() || r.peer == from {
+			begin(r.Node)
 			w.left = append(w.left, r)
 		}
 	}
+	w.active = len(w.left) > 0
 	return true
 }
 
@@ -46,15 +50,7 @@ func (w *tour) next() (done bool) {
 // BeginCommit is Node.BeginCommit of the external caches of all peers, or of
 // one.
 func (g *Group) BeginCommit(from netip.Addr) bool {
-	w := &g.commit.flows
-	if !g.tour(w, from) {
-		return false
-	}
-	for _, r := range w.left {
-		r.BeginCommit()
-	}
-	w.active = len(w.left) > 0
-	return true
+	return g.set(&g.commit.flows, from, (*Node).BeginCommit)
 }
 
 // NextCommit is Node.NextCommit.
@@ -133,15 +129,7 @@ func (g *Group) Refute(f *flow.Flow) {
 
 // BeginExpectCommit is BeginCommit for expectations.
 func (g *Group) BeginExpectCommit(from netip.Addr) bool {
-	w := &g.commit.expects
-	if !g.tour(w, from) {
-		return false
-	}
-	for _, r := range w.left {
-		r.BeginExpectCommit()
-	}
-	w.active = len(w.left) > 0
-	return true
+	return g.set(&g.commit.expects, from, (*Node).BeginExpectCommit)
 }
 
 // NextExpectCommit is NextCommit for expectations.

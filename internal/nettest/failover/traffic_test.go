@@ -219,7 +219,7 @@ func TestResult(t *testing.T) {
 		Stalls: map[Role][]time.Duration{Busy: {1 * ms, 2 * ms, 9 * ms}, UDP: {4 * ms, 5 * ms}},
 		Count:  map[Role]Count{Busy: {3, 3}, Idle: {9, 10}, UDP: {2, 2}},
 	}
-	want := "a > b, power cut         : took over after  700 ms, script   50 ms; TCP stall median    2 max    9 ms; UDP gap median    5 max    5 ms; alive 14 of 15"
+	want := "a > b, power cut         : took over after  700 ms, script   50 ms; TCP stall median    2 max    9 ms, 0 segments sent again; UDP gap median    5 max    5 ms; alive 14 of 15"
 	if got := r.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
