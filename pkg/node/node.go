@@ -328,68 +328,6 @@ func (n *Node) Datagram(now time.Duration, b []byte) {
 	n.settle(now)
 }
 
-// deliver applies a data message to the external cache (docs/protocol.md 6.1).
-func (n *Node) deliver(now time.Duration, m *wire.Message, b body) {
-	switch {
-	case m.Type > wire.ExpDel:
-		n.stats.Network.Malformed++
-		n.stats.Network.BadType++
-		return
-	case b.bad:
-		n.stats.Network.badPayload()
-		return
-	case m.Type >= wire.ExpNew:
-		n.deliverExpect(now, m)
-		return
-	}
-	f := b.flow
-	n.doubt(f)
-	if n.cfg.DisableExternalCache {
-		n.injected(now, m)
-		return
-	}
-	s := n.external
-	if m.Type == wire.CTDel {
-		if r := s.lookup(&f.Key); r != none {
-			if n.ending != nil {
-				n.ending(now, &f.Key, s.common(r).seen)
-			}
-			n.gone(r)
-		}
-		return
-	}
-	r, fresh := s.put(&f.Key)
-	if r == none {
-		n.limitReached(External)
-		return
-	}
-	n.heard(now, r)
-	if m.Type == wire.CTNew || fresh {
-		n.replace(now, s, r, fresh, f)
-		s.count(r, s.common(r))
-		return
-	}
-	// A message carries all its sender knows of the flow. What it does not
-	// mention is not so (any more), a cleared label for one.
-	c := s.common(r)
-	s.uncount(r, c)
-	s.save(r, f)
-	s.stats.Updated++
-	c.seen = seconds(now)
-	c.gen = s.gen
-	s.count(r, c)
-}
-
-// gone ends an external entry.
-func (n *Node) gone(r ref) {
-	n.unheard(r)
-	if n.holds() {
-		n.ended(r)
-	}
-	n.external.stats.Destroyed++
-	n.external.remove(r, false)
-}
-
 // settle does what the engine asks for after an input.
 func (n *Node) settle(now time.Duration) {
 	n.engine.Released(n.release)
