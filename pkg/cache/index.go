@@ -15,7 +15,7 @@ const (
 	fullBucket  = 10  // entries per bucket at which the index grows
 	chunkLen    = 512 // buckets in one allocation
 	minBuckets  = 8
-	nearBuckets = 512 // 32 KB
+	nearBuckets = 4096 // 256 KB, which leaves most of a second-level cache to the entries
 )
 
 type bucket struct {

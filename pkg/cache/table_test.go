@@ -505,7 +505,7 @@ func TestPeak(t *testing.T) {
 // A table that was told what to expect moves next to nothing on its way there,
 // and is small again when it is all over.
 func TestExpectedEntriesAreNotMoved(t *testing.T) {
-	const expected = 50_000
+	const expected = 500_000
 	fill := func(tb *Table[uint64, uint64]) (moved uint64) {
 		for k := range uint64(expected) {
 			tb.Put(&k)

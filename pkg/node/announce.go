@@ -30,10 +30,16 @@ const (
 // renew says everything, soon and more often, to a peer that is new.
 func (s *saying) renew() { s.urgent, s.full, s.pause = true, 0, 0 }
 
+// sayEarly is how much sooner something is said along with other messages: a
+// node without traffic needs not wake up for it.
+const sayEarly = time.Second / 2
+
 // wantsToSay reports whether an ALIVE is to be sent for what is in its body:
 // all that waited has left.
 func (n *Node) wantsToSay(now time.Duration) bool {
-	return n.speaker != nil && (now >= n.say.next || n.say.urgent || n.mark.due) && n.speaker.InTouch()
+	s := &n.say
+	due := now >= s.next || n.out.ran && s.next-now <= sayEarly
+	return n.speaker != nil && (due || s.urgent || n.mark.due) && n.speaker.InTouch()
 }
 
 // sayDeadline is d or when there is something to say, if that is earlier.
