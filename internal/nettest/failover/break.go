@@ -148,6 +148,9 @@ func (r *Rig) Failover(ctx context.Context, c *Cause, probe func(i int) bool) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := r.keepLate(); err != nil {
+		return nil, err
+	}
 	begin := time.Now()
 	r.Traffic.watch(begin)
 	if err := c.broken(from); err != nil {

@@ -36,6 +36,10 @@ type Options struct {
 	// what it has not seen for invalid. Each connection then waits for a
 	// retransmission, whatever the daemons do.
 	Liberal bool
+	// Late keeps the news of a new master from the server, for IPv4, for so long
+	// after a failover begins; keepalived repeats it after five seconds. Else the
+	// two networks hear of it within milliseconds of each other.
+	Late time.Duration
 	// UDPTimeout is what the firewalls' kernels call normal, in seconds.
 	UDPTimeout int
 
