@@ -13,7 +13,7 @@ import (
 )
 
 // DefaultCoalesceTime is the longest rest between two sends when it is busy.
-const DefaultCoalesceTime = time.Millisecond
+const DefaultCoalesceTime = 1500 * time.Microsecond
 
 // DefaultReconcile is what Reconcile on means.
 const DefaultReconcile = 5 * time.Minute
@@ -36,7 +36,7 @@ var ourRows = []row{
 			return nil
 		},
 		absent: "1000",
-		help:   "How long, in microseconds, events may wait to be sent together when there are many, at most 100000. It saves most of the CPU time and fills datagrams. One who only receives may take four times as long. With fewer than some 2,000 events a second each is sent at once whatever is set. `0`: always send at once.",
+		help:   "How long, in microseconds, events may wait to be sent together when there are many, at most 100000. It saves most of the CPU time and fills datagrams. One who only receives may take three times as long. With fewer than some 2,000 events a second each is sent at once whatever is set. `0`: always send at once.",
 	},
 	{
 		in: "Conntrackgo", words: "ReturnToDefault", arg: boolean,

@@ -231,12 +231,12 @@ func whyRefused(links []link.Config) string {
 }
 
 // A breather rests in a system call that the scheduler does not know of: to
-// sleep in its way costs several wake-ups of its threads. But nobody else
-// waits for the network while it believes this thread to be busy, so now and
-// then it must hear of a rest, however short.
+// sleep in its way costs several wake-ups of its threads. But while it believes
+// this thread to be busy only its monitor looks after the network, every 10 ms,
+// so now and then it must hear of a rest, however short.
 type breather int
 
-const breath = 16 // rests
+const breath = 256 // rests
 
 func (b *breather) rest(d time.Duration) {
 	if *b++; *b%breath == 0 {

@@ -20,7 +20,7 @@ const (
 	paceBusy     = 2000                   // events and datagrams a second from which it is busy
 	paceCalm     = 1000                   // and below which it no longer is
 	paceBulk     = 25_000                 // datagrams a second; no kernel makes so many events
-	paceReceiver = 4                      // a rest of one who only receives, in rests of a sender
+	paceReceiver = 3                      // a rest of one who only receives, in rests of a sender
 	paceLeast    = 200 * time.Microsecond // a shorter rest is not worth its wake-up
 
 	// What an item takes of a receive buffer, in bytes, and the part of the

@@ -41,7 +41,7 @@ func TestPacer(t *testing.T) {
 		{"longer", 5 * ms, 10, 0, 100 * us, large, 5 * ms, 5 * ms},
 		{"a rest that would fill the buffer", ms, 10, 0, 100 * us, 212992, 300 * us, 400 * us},
 		{"a buffer that is too small to rest", ms, 10, 0, 33 * us, 212992, 0, 0},
-		{"datagrams", ms, 0, 1, 250 * us, large, 4 * ms, 4 * ms},
+		{"datagrams", ms, 0, 1, 250 * us, large, 3 * ms, 3 * ms},
 		{"datagrams, a default buffer", ms, 0, 1, 250 * us, 212992, 2 * ms, 3 * ms},
 		{"datagrams and events", ms, 1, 1, 250 * us, 212992, ms, ms},
 		{"a bulk", ms, 0, 40, ms, 8 * large, 0, 0},
