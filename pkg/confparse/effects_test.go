@@ -51,7 +51,7 @@ func empty() *Config {
 		EventIterationLimit: 100,
 		Scheduler:           Scheduler{Policy: "RR", Priority: 99},
 		Systemd:             true,
-		CoalesceTime:        time.Millisecond,
+		CoalesceTime:        1500 * time.Microsecond,
 		CommitVerify:        true,
 		Snapshot:            snapshot.Config{MaxAge: time.Minute},
 	}

@@ -224,9 +224,7 @@ func TestHeldFailover(t *testing.T) {
 // kernels that take the segments of a connection as they come a failover costs
 // no segment, with ours as with C, although the server is late to hear of it.
 // The control is a kernel as it is by default: the old master drops what comes
-// back through it. One failover of three is enough: a busy machine is late, too,
-// and of an IPv6 neighbour that it never spoke to a kernel may ask a second
-// time.
+// back through it. One failover of three is enough: a busy machine is late, too.
 func TestNoSegmentIsLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string

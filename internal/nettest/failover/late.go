@@ -2,15 +2,42 @@ package failover
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
 
-// keepLate has the server ignore who says to have its gateway's address, for a
-// while that the kernel ends.
+// keepLate has the server ignore who claims its gateway's address, for a while
+// that the kernel ends. The backup is told where its neighbours are: it would ask
+// for them in the name of that address, and so tell.
 func (r *Rig) keepLate() error {
 	if r.options.Late == 0 {
 		return nil
+	}
+	for _, h := range []struct {
+		node      *nettest.Node
+		ifname    string
+		addresses [2]netip.Addr
+	}{
+		{r.Pair.Client, nettest.LanIf, [2]netip.Addr{nettest.Client, nettest.Client6}},
+		{r.Pair.Server, nettest.WanIf, [2]netip.Addr{nettest.Server, nettest.Server6}},
+	} {
+		var mac net.HardwareAddr
+		if err := h.node.Do(func() error {
+			host, err := net.InterfaceByName(nettest.HostIf)
+			if err == nil {
+				mac = host.HardwareAddr
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+		for _, a := range h.addresses {
+			if _, err := r.backup.Node.Run("ip", "neigh", "replace", a.String(), "lladdr", mac.String(), "dev", h.ifname); err != nil {
+				return err
+			}
+		}
 	}
 	return r.Pair.Server.NFT(fmt.Sprintf(`
 table arp late
@@ -22,7 +49,7 @@ table arp late {
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
-		arp saddr ip @ignored drop
+		arp saddr ip @ignored arp daddr ip @ignored drop
 	}
 }
 add element arp late ignored { %s timeout %dms }
