@@ -24,13 +24,17 @@ type Formatter struct{}
 // Format implements logrus.Formatter.
 func (Formatter) Format(e *logrus.Entry) ([]byte, error) {
 	var b bytes.Buffer
-	text := e.Message
-	if peer, ok := e.Data[peerField]; ok {
-		text = fmt.Sprintf("%v: %s", peer, text)
-	}
 	fmt.Fprintf(&b, "[%s] (pid=%d) [%s] %s\n",
-		e.Time.Format("Mon Jan _2 15:04:05 2006"), os.Getpid(), levelWord(e.Level), printable(text))
+		e.Time.Format("Mon Jan _2 15:04:05 2006"), os.Getpid(), levelWord(e.Level), textOf(e))
 	return b.Bytes(), nil
+}
+
+// textOf is what every destination says of an entry.
+func textOf(e *logrus.Entry) string {
+	if peer, ok := e.Data[peerField]; ok {
+		return printable(fmt.Sprintf("%v: %s", peer, e.Message))
+	}
+	return printable(e.Message)
 }
 
 // peerField is the field of a line about one peer of a group: its address.
@@ -189,7 +193,7 @@ func (h *syslogHook) Fire(e *logrus.Entry) error {
 	if h.Writer == nil && (time.Since(h.tried) < syslogRetry || h.connect() != nil) {
 		return nil
 	}
-	text := printable(e.Message)
+	text := textOf(e)
 	switch e.Level {
 	case logrus.InfoLevel:
 		_ = h.Writer.Notice(text)

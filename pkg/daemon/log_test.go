@@ -145,6 +145,14 @@ func TestSyslogFacilities(t *testing.T) {
 				t.Errorf("%s: %q, want %s", facility, b[:n], want)
 			}
 		}
+		log.WithField(peerField, "192.0.2.1").Warn("a text")
+		n, err := conn.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.TrimSpace(string(b[:n])); !strings.HasSuffix(text, "]: 192.0.2.1: a text") {
+			t.Errorf("%s: %q about a peer of a group", facility, text)
+		}
 		if err := hook.Writer.Close(); err != nil {
 			t.Fatal(err)
 		}
