@@ -6,8 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/conntrackgo/conntrackgo/pkg/link"
 	"github.com/conntrackgo/conntrackgo/pkg/node"
@@ -59,6 +62,10 @@ func (d *Daemon) openSnapshot() (firstSeq uint32) {
 	path := d.cfg.Snapshot.Path
 	if path == "" {
 		return firstSeq
+	}
+	dir := filepath.Dir(path)
+	if err := unix.Access(dir, unix.W_OK); err != nil { // else the end would be the first to tell
+		d.log.Warnf("snapshot %s will not be written: %s: %v", path, dir, err)
 	}
 	f, age, err := d.findSnapshot(path)
 	switch {

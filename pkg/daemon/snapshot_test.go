@@ -21,6 +21,26 @@ func linkTo(local, peer string, port uint16) link.Config {
 	return link.Config{Transport: link.UDP, Interface: "eth2", Local: netip.MustParseAddr(local), Peer: netip.MustParseAddr(peer), Port: port}
 }
 
+// TestSnapshotNowhere: a directory that is not there is told of at the start.
+func TestSnapshotNowhere(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]string{
+		filepath.Join(dir, "state"):         "",
+		filepath.Join(dir, "gone", "state"): "state will not be written: " + filepath.Join(dir, "gone") + ": no such file or directory\n",
+	} {
+		var said strings.Builder
+		log := NewLogger(io.Discard, &said)
+		d := &Daemon{cfg: &confparse.Config{}, log: log, started: time.Unix(1000, 0)}
+		d.cfg.Snapshot.Path = path
+		if seq := d.openSnapshot(); seq != 1000 {
+			t.Errorf("%s: first sequence number %d", path, seq)
+		}
+		if got := said.String(); want == "" && got != "" || !strings.HasSuffix(got, want) {
+			t.Errorf("%s: said %q, want %q", path, got, want)
+		}
+	}
+}
+
 // TestIdentity: any difference that makes it another relation makes it another
 // identity, and nothing else does.
 func TestIdentity(t *testing.T) {

@@ -274,8 +274,10 @@ func TestSnapshotNowhere(t *testing.T) {
 	r := newRig(t, p, withSnapshots(p, dir)).start()
 	r.handshake()
 	r.ok(r.b.Stop())
-	if n := strings.Count(r.log(r.b), "write snapshot: "); n != 1 {
-		t.Errorf("%d lines about it:\n%s", n, r.log(r.b))
+	for _, text := range []string{".state will not be written: ", "write snapshot: "} {
+		if n := strings.Count(r.log(r.b), text); n != 1 {
+			t.Errorf("%d lines with %q:\n%s", n, text, r.log(r.b))
+		}
 	}
 	r.ok(r.b.Start(t.Context()))
 }
