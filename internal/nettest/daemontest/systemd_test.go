@@ -218,6 +218,28 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
+// TestSystemdLateLink gives the link its address after more attempts than a
+// manager makes by default.
+func TestSystemdLateLink(t *testing.T) {
+	s := newSystemd(t)
+	const unit = "conntrackgo.service"
+	addr := nettest.SyncA.String() + "/30"
+	s.OK(s.Two.A.DelAddr(nettest.SyncIf, addr))
+	if out, err := s.run("systemctl", "--user", "start", unit); err == nil {
+		t.Errorf("started without its address: %s", out)
+	}
+	s.Eventually("seven attempts", func() error {
+		n, err := strconv.Atoi(strings.TrimSpace(s.must("systemctl", "--user", "show", "--value", "-p", "NRestarts", unit)))
+		if err == nil && n < 7 {
+			err = fmt.Errorf("%d", n)
+		}
+		return err
+	})
+	s.OK(s.Two.A.AddAddr(nettest.SyncIf, addr))
+	s.wants(unit, "ActiveState", "active")
+	s.answers()
+}
+
 // TestSystemdBackground is a unit whose daemon goes into the background: the
 // manager is told which process it is.
 func TestSystemdBackground(t *testing.T) {
