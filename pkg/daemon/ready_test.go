@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,30 @@ func TestReadyFile(t *testing.T) {
 	d.writeReady(true) // says so and goes on
 	if d.cfg.ReadyFile = ""; replaceFile(filepath.Join(dir, "missing", "ready"), "0") == nil {
 		t.Error("written into a directory that does not exist")
+	}
+}
+
+// TestHealthIsDocumented: docs/reliability.md says what each line means.
+func TestHealthIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []node.PeerHealth{{Peer: netip.MustParseAddr("192.0.2.1")}}
+	text := appendGroupHealth(nil, all, &groupFacts{}, appendComparison(nil, &Comparison{}, node.Drift{}, 0))
+	names := 0
+	for line := range strings.Lines(string(text)) {
+		name, _, found := strings.Cut(line, ":")
+		if !found {
+			continue
+		}
+		names++
+		if !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("nothing about %s", name)
+		}
+	}
+	if names < 40 {
+		t.Errorf("%d lines in\n%s", names, text)
 	}
 }
 
