@@ -35,7 +35,7 @@ var ourRows = []row{
 			b.cfg.CoalesceTime = d
 			return nil
 		},
-		absent: "1000",
+		absent: strconv.Itoa(int(DefaultCoalesceTime / time.Microsecond)),
 		help:   "How long, in microseconds, events may wait to be sent together when there are many, at most 100000. It saves most of the CPU time and fills datagrams. One who only receives may take three times as long. With fewer than some 2,000 events a second each is sent at once whatever is set. `0`: always send at once.",
 	},
 	{
