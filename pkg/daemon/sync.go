@@ -146,7 +146,7 @@ func (d *Daemon) saySettings() {
 // stop ends the loop and whatever works in pieces. The node stays
 // readable for requests that are still being answered.
 func (s *syncer) stop() {
-	s.purge.cancel()
+	s.purge.end()
 	s.mu.Lock()
 	stopped := s.closed
 	s.closed = true

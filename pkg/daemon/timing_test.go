@@ -116,9 +116,32 @@ func TestPurgeCancelWaits(t *testing.T) {
 		if p.schedule(time.Second, func(context.Context) {}) {
 			t.Fatal("a second purge while one is under way")
 		}
+		var others sync.WaitGroup
+		for range 3 {
+			others.Go(func() {
+				p.cancel()
+				if deleting.Load() {
+					t.Error("a cancel beside another returned while the purge deletes")
+				}
+			})
+		}
+		synctest.Wait()
+		later := make(chan struct{}) // the one after it, which is also under way when it ends
+		if !p.schedule(0, func(context.Context) { close(later) }) {
+			t.Error("no new purge while an aborted one ends")
+		}
+		<-later
 		p.cancel()
 		if deleting.Load() {
 			t.Fatal("cancel returned while the purge deletes")
+		}
+		others.Wait()
+		if len(p.aborted) > 0 {
+			t.Errorf("%d runs are remembered", len(p.aborted))
+		}
+		p.end()
+		if p.schedule(time.Second, func(context.Context) {}) {
+			t.Error("scheduled after the end")
 		}
 	})
 }
