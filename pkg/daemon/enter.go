@@ -14,6 +14,7 @@ const (
 	sendBatch    = 64                    // datagrams handed to the link at once
 	sendRounds   = 16                    // batches sent before the lock is given up
 	sendPatience = 20 * time.Millisecond // with a full socket, all batches together
+	sendPause    = time.Millisecond      // between two attempts when waiting is of no use
 )
 
 // now is the node's clock: monotonic, zero at the start.
@@ -111,7 +112,7 @@ func (d *Daemon) drainNode(now time.Duration) (more bool) {
 // send sends datagrams to a peer; to the other node, or to all of a group, if it
 // is not valid.
 func (d *Daemon) send(to netip.Addr, batch [][]byte, deadline time.Time) {
-	for len(batch) > 0 {
+	for waited := false; len(batch) > 0; waited = true {
 		var sent int
 		var err error
 		if to.IsValid() {
@@ -122,9 +123,14 @@ func (d *Daemon) send(to netip.Addr, batch [][]byte, deadline time.Time) {
 		if err != nil {
 			return
 		}
-		batch = batch[sent:]
-		if len(batch) > 0 && d.sync.link.WaitWritable(deadline) != nil {
+		if batch = batch[sent:]; len(batch) == 0 || d.sync.link.WaitWritable(deadline) != nil {
 			return
+		}
+		if sent == 0 && waited { // the kernel, short of memory, says that there is room, and takes nothing
+			if !time.Now().Before(deadline) {
+				return
+			}
+			time.Sleep(sendPause)
 		}
 	}
 }

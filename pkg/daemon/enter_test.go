@@ -140,6 +140,28 @@ func TestStuckSocket(t *testing.T) {
 	})
 }
 
+// TestSocketThatLies has a socket that says it takes something and takes nothing,
+// as that of a TCP link does while the kernel has no memory for TCP: that is
+// a full socket too.
+func TestSocketThatLies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLink{} // with room for nothing after each wait
+		d := newTestDaemon(t, l, io.Discard)
+		defer d.end()
+		d.hear(1, wire.FlagHELLOBack)
+		time.Sleep(10 * time.Second) // objects are held for a hello at first
+		_, before := d.counts(l)
+		start := time.Now()
+		d.feed(someEvents(100000))
+		if took := time.Since(start); took < sendPatience || took > sendPatience+sendPause {
+			t.Errorf("one visit took %v, want about %v", took, sendPatience)
+		}
+		if _, after := d.counts(l); after-before > 100 {
+			t.Errorf("%d waits in one visit", after-before)
+		}
+	})
+}
+
 // TestTimerGoesOn leaves a daemon without a peer alone for an hour of its
 // time: it says something now and then, and a loop without a pause would hang
 // this test.
