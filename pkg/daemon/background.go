@@ -50,7 +50,7 @@ func Background(cfg *confparse.Config) error {
 	}
 	w.Close()
 	if cfg.Systemd {
-		_, _ = sd.SdNotify(false, "MAINPID="+strconv.Itoa(cmd.Process.Pid))
+		new(patient).do(func() { _, _ = sd.SdNotify(false, "MAINPID="+strconv.Itoa(cmd.Process.Pid)) })
 	}
 	if _, err := io.ReadFull(r, make([]byte, 1)); err == nil {
 		return nil

@@ -47,6 +47,7 @@ type Daemon struct {
 	counters ctl.Counters
 	listener net.Listener
 
+	manager  patient // the service manager
 	seldom   seldom
 	troubles []trouble
 	looked   time.Duration // at the troubles; the loop's

@@ -169,12 +169,15 @@ func newSyslogHook(network, address, facility string) (*syslogHook, error) {
 }
 
 // syslogHook strips the prefix that syslog writes itself. As a writerHook, it
-// returns no error.
+// returns no error. The daemon does not wait for a syslog that takes no lines:
+// they are given up, and when it takes some again the first says how many.
 type syslogHook struct {
 	mu                       sync.Mutex
 	*logrussyslog.SyslogHook // its Writer is nil while syslog cannot be reached
 	dial                     func() (*logrussyslog.SyslogHook, error)
 	tried                    time.Time
+	patient                  patient
+	missing                  int // lines since the last one that was begun
 }
 
 // syslogRetry is the time between two attempts to reach syslog, which a line
@@ -193,16 +196,29 @@ func (h *syslogHook) Fire(e *logrus.Entry) error {
 	if h.Writer == nil && (time.Since(h.tried) < syslogRetry || h.connect() != nil) {
 		return nil
 	}
-	text := textOf(e)
-	switch e.Level {
-	case logrus.InfoLevel:
-		_ = h.Writer.Notice(text)
-	case logrus.WarnLevel:
-		_ = h.Writer.Warning(text)
-	case logrus.DebugLevel, logrus.TraceLevel:
-		_ = h.Writer.Info(text)
-	default:
-		_ = h.Writer.Err(text)
+	w, level, text, missing := h.Writer, e.Level, textOf(e), h.missing
+	begun, _ := h.patient.do(func() {
+		if missing > 0 {
+			_ = w.Warning(fmt.Sprintf("%d lines are missing here: %v", missing, errUnread))
+		}
+		_ = severity(w, level)(text)
+	})
+	if h.missing = 0; !begun {
+		h.missing = missing + 1
 	}
 	return nil
+}
+
+// severity is how syslog writes lines of a level.
+func severity(w *syslog.Writer, l logrus.Level) func(string) error {
+	switch l {
+	case logrus.InfoLevel:
+		return w.Notice
+	case logrus.WarnLevel:
+		return w.Warning
+	case logrus.DebugLevel, logrus.TraceLevel:
+		return w.Info
+	default:
+		return w.Err
+	}
 }

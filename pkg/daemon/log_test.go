@@ -191,6 +191,61 @@ func TestSyslogComesLater(t *testing.T) {
 	}
 }
 
+// TestUnreadSyslog has a syslog that is stuck, as journald may be: nobody waits
+// for it, and when it reads again it learns how many lines are missing.
+func TestUnreadSyslog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	fatal(t, err)
+	defer conn.Close()
+	hook, err := newSyslogHook("unixgram", path, "daemon")
+	fatal(t, err)
+	log := NewLogger(io.Discard, io.Discard)
+	log.AddHook(hook)
+
+	const many = 5000
+	start := time.Now()
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		for range many {
+			log.Info("a line")
+		}
+	}()
+	select {
+	case <-said:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the daemon waits for syslog")
+	}
+	stuck := hook.patient.busy
+	if stuck == nil {
+		t.Fatalf("syslog took %d lines unread, within %v: the test shows nothing", many, time.Since(start))
+	}
+	read := make(chan []string)
+	go func() {
+		var got []string
+		b := make([]byte, 4096)
+		for len(got) == 0 || got[len(got)-1] != "the last" {
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, err := conn.Read(b)
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			_, text, _ := strings.Cut(string(b[:n]), "]: ")
+			got = append(got, strings.TrimSpace(text))
+		}
+		read <- got
+	}()
+	<-stuck // until somebody reads
+	log.Info("the last")
+	got := <-read
+	want := fmt.Sprintf("%d lines are missing here: nobody reads them", many-(len(got)-2))
+	if n := len(got); n < 3 || got[n-3] != "a line" || got[n-2] != want {
+		t.Errorf("%d lines, at the end %q, want %q before the last", n, got[max(0, n-3):], want)
+	}
+}
+
 // TestLogFileEntry is conntrackd's line about an entry: a date, a tab, the
 // entry.
 func TestLogFileEntry(t *testing.T) {

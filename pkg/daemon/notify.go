@@ -2,17 +2,32 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// notify tells the service manager, if there is one that asked.
+// errDeafManager is one whose socket is full.
+var errDeafManager = errors.New("it does not read what it is told")
+
+// notify tells the service manager, if there is one that asked. Nobody waits
+// for one that does not read.
 func (d *Daemon) notify(state string) {
 	if !d.cfg.Systemd {
 		return
 	}
-	if _, err := sd.SdNotify(false, state); err != nil {
+	heard := make(chan error, 1)
+	d.manager.do(func() {
+		_, err := sd.SdNotify(false, state)
+		heard <- err
+	})
+	err := errDeafManager
+	select {
+	case err = <-heard:
+	default:
+	}
+	if err != nil {
 		d.say(saidManager, func() { d.log.Warnf("can't notify the service manager: %v", err) })
 	}
 }

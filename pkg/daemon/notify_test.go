@@ -1,10 +1,47 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
+	"net"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/conntrackgo/conntrackgo/pkg/confparse"
 )
+
+// TestStuckManager has a service manager that does not read what it is told:
+// nobody waits for it, at the end of the daemon least of all.
+func TestStuckManager(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	fatal(t, err)
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	var said bytes.Buffer
+	d := &Daemon{cfg: &confparse.Config{Systemd: true}, log: NewLogger(&said, &said), started: time.Now()}
+	const many = 5000
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		for range many {
+			d.notify("WATCHDOG=1")
+		}
+	}()
+	select {
+	case <-told:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the daemon waits for its manager")
+	}
+	if d.manager.busy == nil {
+		t.Fatal("all was taken unread: the test shows nothing")
+	}
+	if n := strings.Count(said.String(), errDeafManager.Error()); n == 0 || n > saidKinds[saidManager].lines {
+		t.Errorf("%d lines about it: %.500s", n, said.String())
+	}
+}
 
 // TestWatchdogAsksTheLoop: only a turn of the loop counts as progress, and it
 // is asked for, as a quiet loop has none of its own.
