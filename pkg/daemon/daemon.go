@@ -108,6 +108,11 @@ type syncer struct {
 func Run(ctx context.Context, cfg *confparse.Config, log *logrus.Logger) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	defer stop()
+	// stop gives the signals back, and a second one must not end the process
+	// before it has handed over and removed its files.
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	defer signal.Stop(again)
 	// A log reader that goes away (SIGPIPE) must not end the daemon, nor must
 	// signals that mean something to other daemons.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)

@@ -36,6 +36,38 @@ func TestOrderlyEnd(t *testing.T) {
 	}
 }
 
+// TestSecondSignal repeats the order to end while the daemon still waits for a
+// client, as an impatient operator does: it ends in good order all the same.
+func TestSecondSignal(t *testing.T) {
+	r := newRig(t, nil)
+	first := map[string]func(*nettest.Proc){
+		"a signal": func(p *nettest.Proc) { r.OK(p.Signal(syscall.SIGTERM)) },
+		"-k":       func(*nettest.Proc) { r.Dial(r.A, duo.Ask(20)) },
+	}
+	shutdowns := 0
+	for name, order := range first {
+		r.OK(r.A.Start(t.Context()))
+		proc := r.A.Proc()
+		r.Dial(r.A, nil) // says nothing
+		order(proc)
+		shutdowns++
+		r.Eventually("the shutdown", func() error { return r.reports(r.A, "shutdown received", shutdowns) })
+		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+			if ended(proc.PID()) {
+				t.Fatalf("%s: ended before the second signal: the test shows nothing", name)
+			}
+			r.OK(proc.Signal(s))
+		}
+		r.await(proc)
+		if err := proc.Err(); err != nil {
+			t.Errorf("%s, and again: %v, want exit code 0", name, err)
+		}
+		if err := left(r.A, proc.PID()); err != nil {
+			t.Errorf("%s, and again: %v", name, err)
+		}
+	}
+}
+
 func (r *rig) await(p *nettest.Proc) {
 	r.Helper()
 	select {
