@@ -70,7 +70,7 @@ func (d *Daemon) keepReady(ctx context.Context) error {
 			ready := d.sync.isReady.Load()
 			d.writeReady(ready)
 			if ready {
-				d.log.Info("ready to take over: all entries of the other node are here")
+				d.say(saidReadiness, func() { d.log.Info("ready to take over: all entries of the other node are here") })
 			}
 		}
 	}

@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"bytes"
+	"context"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -67,6 +70,32 @@ func TestHealthIsDocumented(t *testing.T) {
 	if names < 40 {
 		t.Errorf("%d lines in\n%s", names, text)
 	}
+}
+
+// TestReadinessIsSaidSeldom has another node that makes this one ready and not
+// ready all the time.
+func TestReadinessIsSaidSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		d := &Daemon{cfg: &confparse.Config{}, log: NewLogger(&said, &said), started: time.Now()}
+		d.sync = &syncer{readiness: make(chan struct{}, 1)}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- d.keepReady(ctx) }()
+		const many = 1000
+		for i := range 2 * many {
+			d.sync.sayReady(i%2 == 0)
+			synctest.Wait()
+		}
+		cancel()
+		fatal(t, <-done)
+		if n, most := strings.Count(said.String(), "ready to take over"), saidKinds[saidReadiness].lines; n != most {
+			t.Errorf("%d lines for %d changes, want %d", n, many, most)
+		}
+		if lines := d.seldom.leftOut(d.now() + saidPeriod); len(lines) != 1 {
+			t.Errorf("in the end it is said: %q", lines)
+		}
+	})
 }
 
 // Programs read these lines, so a name stays what it is.

@@ -19,6 +19,7 @@ const (
 	saidRefused
 	saidLink
 	saidReady
+	saidReadiness
 	saidDrift
 	saidCompare
 	saidNotice
@@ -30,15 +31,16 @@ var saidKinds = [...]struct {
 	lines int
 	about string
 }{
-	saidOverrun: {3, "lost kernel events"},
-	saidManager: {3, "the service manager"},
-	saidPoll:    {3, "polling the conntrack table"},
-	saidRefused: {5, "entries that the kernel refused"},
-	saidLink:    {10, "the dedicated link"},
-	saidReady:   {3, "the ready file"},
-	saidDrift:   {5, "differences to the conntrack table"},
-	saidCompare: {3, "comparing with the conntrack table"},
-	saidNotice:  {5, "the other node"},
+	saidOverrun:   {3, "lost kernel events"},
+	saidManager:   {3, "the service manager"},
+	saidPoll:      {3, "polling the conntrack table"},
+	saidRefused:   {5, "entries that the kernel refused"},
+	saidLink:      {10, "the dedicated link"},
+	saidReady:     {3, "the ready file"},
+	saidReadiness: {5, "being ready to take over"},
+	saidDrift:     {5, "differences to the conntrack table"},
+	saidCompare:   {3, "comparing with the conntrack table"},
+	saidNotice:    {5, "the other node"},
 }
 
 // seldom counts the lines of each kind.

@@ -66,6 +66,7 @@ func (d *Daemon) lookAround(now time.Duration) {
 // news returns what is to be said now, if anything.
 func (t *trouble) news(h *health, now time.Duration) string {
 	n := t.count(h)
+	t.seen = min(t.seen, n) // a peer of a group that is forgotten takes its counters along
 	if t.on && now-t.said < saidPeriod {
 		return ""
 	}

@@ -29,6 +29,9 @@ func TestTroubleNews(t *testing.T) {
 		{3*saidPeriod + time.Second, 701, ""}, // over
 		{3*saidPeriod + 2*time.Second, 702, "1"},
 		{3*saidPeriod + 3*time.Second, 703, ""},
+		{5 * saidPeriod, 703, "1"},
+		{6*saidPeriod + time.Second, 100, ""}, // who counted the others has gone
+		{6*saidPeriod + 2*time.Second, 101, "1"},
 	}
 	for _, s := range steps {
 		n = s.n
