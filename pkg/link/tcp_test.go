@@ -337,6 +337,11 @@ func TestTCPBacksOff(t *testing.T) {
 func TestTCPInterfaceComesBack(t *testing.T) {
 	nsA, nsB := pair(t)
 	a, b := nsA.connected(t, nsB, "10.9.0.1", "10.9.0.2")
+	comeBackTCP(t, nsA, nsB, a, b)
+}
+
+func comeBackTCP(t *testing.T, nsA, nsB *namespace, a, b Link) {
+	t.Helper()
 	nsA.ip(t, "link del sync0", "link add filler0 type veth peer name filler1")
 	nsB.ip(t, "link add filler2 type veth peer name filler3")
 	// The connections do not notice: they end as the peer's machine does.
