@@ -106,10 +106,16 @@ var openers = map[Transport]func(Config) (Link, error){
 
 // Open opens a link; with Config.Group it is a *Group. Errors name the link;
 // those of the system can be taken apart with errors.Is.
-func Open(cfg Config) (Link, error) {
+func Open(cfg Config) (Link, error) { return openOne(cfg, 1) }
+
+// openOne opens one of so many links.
+func openOne(cfg Config, of int) (Link, error) {
 	open := openers[cfg.Transport]
-	if open != nil && cfg.Group {
+	switch {
+	case open != nil && cfg.Group:
 		open = openGroup
+	case cfg.Transport == UDP && of > 1:
+		open = openSharedUDP
 	}
 	if open == nil {
 		return nil, fmt.Errorf("open link on %q: unknown transport", cfg.Interface)

@@ -32,12 +32,15 @@ func openMulticast(cfg Config) (Link, error) {
 	l.guard.refresh()
 	l.peer = netip.AddrPortFrom(group, cfg.Port)
 	bind := l.peer
+	m := membership{group: group, source: cfg.MulticastInterface}
+	receiving := m.receiving()
 	if cfg.Group { // receives what is sent to us alone, too
 		bind = netip.AddrPortFrom(wildcard(group), cfg.Port)
+	} else {
+		receiving = append(receiving, shared...)
 	}
 	l.tied = scoped(bind.Addr())
-	m := membership{group: group, source: cfg.MulticastInterface}
-	if l.rx, err = receiver(&cfg, bind, l.index, m.receiving()...); err != nil {
+	if l.rx, err = receiver(&cfg, bind, l.index, receiving...); err != nil {
 		return nil, err
 	}
 	if l.tx, err = sender(&cfg, wildcard(group), l.index, m.sending()...); err == nil {

@@ -97,7 +97,7 @@ func (s *Set) open(cfg *SetConfig) (err error) {
 	running := make([]bool, len(cfg.Links))
 	home := 0
 	for i, c := range cfg.Links {
-		l, err := Open(c)
+		l, err := openOne(c, len(cfg.Links))
 		if err != nil {
 			return err
 		}
@@ -107,6 +107,11 @@ func (s *Set) open(cfg *SetConfig) (err error) {
 		}
 		if running[i] = l.Status() == Running; c.Default {
 			home = i
+		}
+	}
+	for _, l := range s.links {
+		if d, ok := l.(*datagrams); ok && d.transport == UDP {
+			d.rx.alone()
 		}
 	}
 	s.said = home

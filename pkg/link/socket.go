@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -21,6 +22,7 @@ type socket struct {
 	fd   int // until ready; then the file owns it
 	file *os.File
 	raw  syscall.RawConn
+	lost atomic.Uint32 // see drops
 }
 
 // option is one socket option and what setting it is for.
@@ -104,7 +106,8 @@ func (s *socket) buffer(name int) (size int) {
 	return size / 2
 }
 
-// drops returns how many datagrams did not fit into the receive buffer.
+// drops returns how many datagrams did not fit into the receive buffer, up to
+// now or until it was closed.
 func (s *socket) drops() uint64 {
 	const memDrops = 8 // SK_MEMINFO_DROPS
 	var info [memDrops + 1]uint32
@@ -115,7 +118,12 @@ func (s *socket) drops() uint64 {
 		_, _, _ = unix.RawSyscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	})
-	return uint64(info[memDrops])
+	for {
+		last := s.lost.Load()
+		if info[memDrops] <= last || s.lost.CompareAndSwap(last, info[memDrops]) {
+			return uint64(max(info[memDrops], last))
+		}
+	}
 }
 
 // descriptor returns the number of the descriptor, to wait on; -1 when closed.

@@ -7,7 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func openUDP(cfg Config) (Link, error) {
+func openUDP(cfg Config) (Link, error) { return openUDPWith(cfg, nil) }
+
+// openSharedUDP is for one of several links: another may listen on all
+// addresses. When all are open, each is made alone.
+func openSharedUDP(cfg Config) (Link, error) { return openUDPWith(cfg, shared) }
+
+func openUDPWith(cfg Config, receiving []option) (Link, error) {
 	local, peer, err := endpoints(&cfg)
 	if err != nil {
 		return nil, err
@@ -21,7 +27,7 @@ func openUDP(cfg Config) (Link, error) {
 	if peer.IsValid() && !peer.IsUnspecified() {
 		l.peer = netip.AddrPortFrom(peer, cfg.Port)
 	}
-	if l.rx, err = receiver(&cfg, netip.AddrPortFrom(local, cfg.Port), dev.index); err != nil {
+	if l.rx, err = receiver(&cfg, netip.AddrPortFrom(local, cfg.Port), dev.index, receiving...); err != nil {
 		return nil, err
 	}
 	if l.tx, err = sender(&cfg, local, dev.index); err != nil {
@@ -53,14 +59,21 @@ func receiver(cfg *Config, bind netip.AddrPort, index int, more ...option) (*soc
 	if err != nil {
 		return nil, err
 	}
-	opts := append([]option{
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "reuse address"},
-	}, arrivalOptions(bind.Addr())...)
-	err = s.setup(append(opts, more...), bind, index)
+	err = s.setup(append(arrivalOptions(bind.Addr()), more...), bind, index)
 	if err == nil && cfg.ReceiveBuffer > 0 {
 		err = s.force(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReceiveBuffer)
 	}
 	return s.ready(err)
+}
+
+// shared lets other sockets have the same address and port. Whoever binds such a
+// socket last, as any user may, gets what is sent to it, unless that is for a
+// multicast group: then each gets it.
+var shared = []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "share the address"}}
+
+// alone takes shared back.
+func (s *socket) alone() {
+	_ = s.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 0) })
 }
 
 // arrivalOptions ask the kernel which interface a datagram came through.

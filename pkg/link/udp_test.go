@@ -253,6 +253,65 @@ func comeBack(t *testing.T, nsA, nsB *namespace, a, b Link, localA, localB strin
 	nsA.receiveUntil(t, a, "back")
 }
 
+// What is sent to a link must not go to whoever binds its address and port after
+// it: SO_REUSEADDR would let any user of the machine do that.
+func TestNobodyTakesThePort(t *testing.T) {
+	n, _ := pair(t)
+	n.ip(t, "addr add 10.8.0.1/24 dev sync0")
+	steal := func(addr string) (err error) {
+		n.do(func() {
+			fd, e := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if e != nil {
+				t.Error(e)
+				return
+			}
+			defer unix.Close(fd)
+			err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+				unix.Bind(fd, &unix.SockaddrInet4{Port: 3780, Addr: netip.MustParseAddr(addr).As4()}))
+		})
+		return err
+	}
+	several := func(cfgs ...Config) func() (Link, error) {
+		return func() (Link, error) { return OpenSet(SetConfig{Links: cfgs}) }
+	}
+	everywhere := ends("10.9.0.1", "10.9.0.2")
+	everywhere.Local = netip.Addr{}
+	inGroup, onGroup := ends("10.9.0.1", "10.9.0.2"), group("225.0.0.50", "10.9.0.1")
+	inGroup.Group, inGroup.Peers, onGroup.Group = true, []netip.Addr{inGroup.Peer}, true
+	for _, c := range []struct {
+		name string
+		open func() (Link, error)
+		addr string
+		want error
+	}{
+		{"UDP", several(ends("10.9.0.1", "10.9.0.2")), "10.9.0.1", unix.EADDRINUSE},
+		{"UDP, all addresses", several(everywhere), "10.9.0.1", unix.EADDRINUSE},
+		{"two links", several(ends("10.9.0.1", "10.9.0.2"), ends("10.8.0.1", "10.8.0.2")), "10.8.0.1", unix.EADDRINUSE},
+		{"two links, one on all addresses", several(ends("10.8.0.1", "10.8.0.2"), everywhere), "10.8.0.1", unix.EADDRINUSE},
+		{"a group over UDP", several(inGroup), "10.9.0.1", unix.EADDRINUSE},
+		{"a group over Multicast", several(onGroup), "10.9.0.1", unix.EADDRINUSE},
+		{"Multicast, which each gets", several(group("225.0.0.50", "10.9.0.1")), "225.0.0.50", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var l Link
+			var err error
+			n.do(func() { l, err = c.open() })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := steal(c.addr); !errors.Is(err, c.want) {
+				t.Errorf("another socket on %s: %v, want %v", c.addr, err, c.want)
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := steal(c.addr); err != nil {
+				t.Errorf("when the link is closed: %v", err)
+			}
+		})
+	}
+}
+
 // A link can be opened before there is a way to the peer.
 func TestOpenWithoutRoute(t *testing.T) {
 	nsA, nsB := pair(t)
@@ -358,8 +417,15 @@ func TestDropsAreCounted(t *testing.T) {
 		t.Fatalf("dropped %d of %d", dropped, sent)
 	}
 	receive(t, b, sent-int(dropped))
-	if s := b.Stats(); s.RecvPackets+s.RecvDropped != sent {
-		t.Errorf("%+v", s)
+	before := b.Stats()
+	if before.RecvPackets+before.RecvDropped != sent {
+		t.Errorf("%+v", before)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.Stats(); s != before { // who compares must not find fewer than there were
+		t.Errorf("closed: %+v, before: %+v", s, before)
 	}
 }
 
