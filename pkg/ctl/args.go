@@ -27,6 +27,7 @@ type Command struct {
 	ConfigFile string
 	Code       int32    // the request, if Kind is Client
 	Operand    string   // of the request; empty: it has none
+	Answered   bool     // of the request: an empty reply is none
 	Warnings   []string // to be shown before acting
 }
 
@@ -197,7 +198,7 @@ func (s *scanner) choose(o *option, f *form, word string) {
 		word = ""
 	}
 	s.last, s.form = o, f
-	s.cmd.Kind, s.cmd.Code, s.cmd.Operand = Client, f.code, word
+	s.cmd.Kind, s.cmd.Code, s.cmd.Operand, s.cmd.Answered = Client, f.code, word, f.answered
 }
 
 // operand takes the next argument unless it is an option.

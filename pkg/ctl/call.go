@@ -57,10 +57,27 @@ func Call(path string, code int32, w io.Writer, operand ...string) error {
 
 // Call sends the request of a Client command; see the function of that name.
 func (c Command) Call(path string, w io.Writer) error {
-	if c.Operand == "" {
-		return Call(path, c.Code, w)
+	if c.Operand != "" {
+		return Call(path, c.Code, w, c.Operand)
 	}
-	return Call(path, c.Code, w, c.Operand)
+	text := counted{w: w}
+	err := Call(path, c.Code, &text)
+	if err == nil && c.Answered && text.n == 0 {
+		return ErrUnanswered
+	}
+	return err
+}
+
+// counted counts what is written to w.
+type counted struct {
+	w io.Writer
+	n int
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += n
+	return n, err
 }
 
 // How long a client tries to get into a full backlog, and how often.

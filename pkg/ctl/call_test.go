@@ -87,6 +87,30 @@ func TestCallSendsOneNumber(t *testing.T) {
 	}
 }
 
+// What is always answered and is not was asked of somebody who does not know
+// it, as conntrackd.
+func TestCallWithoutAnswer(t *testing.T) {
+	s := startServer(t, []Request{{Code: 7, Handle: write("text\n")}}, Config{})
+	for _, test := range []struct {
+		cmd  Command
+		text string
+		err  error
+	}{
+		{Command{Code: 7, Answered: true}, "text\n", nil},
+		{Command{Code: 8, Answered: true}, "", ErrUnanswered},
+		{Command{Code: 8}, "", nil},
+	} {
+		var text strings.Builder
+		if err := test.cmd.Call(s.path, &text); !errors.Is(err, test.err) || text.String() != test.text {
+			t.Errorf("%+v: %v, %q", test.cmd, err, text.String())
+		}
+	}
+	cmd, err := ParseArgs([]string{"-s", "health"}, []Request{{Code: 7, Flag: "-s health", Answered: true}})
+	if err != nil || !cmd.Answered || cmd.Code != 7 {
+		t.Errorf("%+v, %v", cmd, err)
+	}
+}
+
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }

@@ -198,8 +198,11 @@ func TestOurClientDrivesCDaemon(t *testing.T) {
 	if got := d.call(t, 16); got != "" {
 		t.Errorf("internal cache after its flush: %q", got)
 	}
-	// It does not know of operands, and is none the worse for one.
 	var b bytes.Buffer
+	if err := (Command{Code: 1000, Answered: true}).Call(d.socket, &b); !errors.Is(err, ErrUnanswered) || b.Len() > 0 {
+		t.Errorf("health of conntrackd: %v, %q", err, b.String())
+	}
+	// It does not know of operands, and is none the worse for one.
 	if err := Call(d.socket, 1001, &b, "192.0.2.1"); !errors.Is(err, ErrUnanswered) || b.Len() > 0 {
 		t.Errorf("1001 with an operand: %q %v", b.String(), err)
 	}

@@ -37,6 +37,10 @@ type Request struct {
 	// Old is an obsolete spelling of Flag, accepted with a warning.
 	Old string
 
+	// Answered is set of a request that conntrackd does not have and whose
+	// reply is never empty: an empty one makes the client fail.
+	Answered bool
+
 	// Help is the description of the option letter. The first row of a
 	// letter that has one supplies it.
 	Help string
@@ -63,10 +67,11 @@ type form struct {
 	letter byte
 	word   string // sub-argument; empty: the option alone
 	// operand is the name of what takes the place of a sub-argument.
-	operand string
-	xml     bool
-	code    int32
-	use     string // of an obsolete word: the one to use instead
+	operand  string
+	answered bool
+	xml      bool
+	code     int32
+	use      string // of an obsolete word: the one to use instead
 }
 
 // option is one option letter that sends a request.
@@ -117,7 +122,7 @@ func parseForms(flag string, r Request) []form {
 		if len(words) == 0 || len(words[0]) != 2 || words[0][0] != '-' {
 			panic("ctl: malformed flag in request table: " + flag)
 		}
-		f := form{letter: words[0][1], code: r.Code, operand: r.Operand}
+		f := form{letter: words[0][1], code: r.Code, operand: r.Operand, answered: r.Answered}
 		words = words[1:]
 		if n := len(words); n > 0 && words[n-1] == "-x" {
 			f.xml = true

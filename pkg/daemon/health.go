@@ -1,12 +1,23 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/node"
 )
+
+// onHealth answers in a daemon without a Sync section too.
+func (d *Daemon) onHealth(ctx context.Context, w io.Writer) error {
+	if d.sync == nil {
+		_, err := w.Write(appendFacts(nil, []fact{{"mode", "none"}, {"ready", "no"}, {"in-step", "no"}}))
+		return err
+	}
+	return d.report(d.healthReport)(ctx, w)
+}
 
 // healthReport is -s health: whether the nodes are in step, for people and for
 // programs.

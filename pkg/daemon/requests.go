@@ -48,7 +48,7 @@ func (d *Daemon) requests() []ctl.Request {
 		{Code: 36, Flag: "-s queue", Handle: d.report(d.queueReport)},
 		{Code: 21, Flag: "-s, -s ct", Help: "show statistics", Handle: d.report(d.generalReport)},
 		{Code: 37, Flag: "-s expect", Handle: d.ifExpects(d.report(d.expectReport))},
-		{Code: codeHealth, Flag: "-s health", Handle: d.report(d.healthReport)},
+		{Code: codeHealth, Flag: "-s health", Answered: true, Handle: d.onHealth},
 		{Code: 44, Flag: "-R", Help: "resync with kernel conntrack table", Handle: then(d.onRefresh, d.ifExpects(d.onRefreshExpects))},
 		{Code: 1, Flag: "-R ct", Handle: d.onRefresh},
 		{Code: 39, Flag: "-R expect", Handle: d.ifExpects(d.onRefreshExpects)},

@@ -48,6 +48,9 @@ func TestNoSync(t *testing.T) {
 	if out := r.Request(r.A, "-s", "runtime"); !strings.HasPrefix(out, "daemon uptime: 0 min\n\nnetlink stats:\n") {
 		t.Errorf("-s runtime printed %q", out)
 	}
+	if out := r.Request(r.A, "-s", "health"); out != "mode: none\nready: no\nin-step: no\n" {
+		t.Errorf("-s health printed %q", out)
+	}
 	r.Request(r.A, "-k")
 	r.await(proc)
 	r.OK(proc.Err())
