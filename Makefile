@@ -9,7 +9,7 @@ BIN      := bin/conntrackgo
 FUZZTIME ?= 10s
 PREFIX   ?= /usr/local
 
-.PHONY: all build demo bench bench-quick test unit sim-long soak integration faults fuzz lint deps install clean
+.PHONY: all build demo bench bench-quick test unit sim-long soak integration faults race fuzz lint deps install clean
 
 all: build
 
@@ -38,6 +38,7 @@ bench-quick: deps build
 test: deps build
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 30m $$($(GO) list ./... | grep -v internal/nettest/)
+	$(MAKE) race
 	$(MAKE) fuzz
 	$(MAKE) integration
 
@@ -65,6 +66,10 @@ integration: build
 FAULTS_TIME ?= 10m
 faults: deps build
 	CONNTRACKGO_BIN=$(abspath $(BIN)) FAULTS_TIME=$(FAULTS_TIME) $(GO) test -count=1 -timeout 12h ./internal/nettest/itest -run TestFaults -v
+
+## race: the race detector, on all that has more than one goroutine
+race: deps
+	@scripts/race
 
 ## fuzz: FUZZTIME of each fuzz target
 fuzz:
