@@ -321,6 +321,63 @@ func TestMarksRemoveTheStale(t *testing.T) {
 	})
 }
 
+// The beginning of a bulk that the network repeats when the bulk has ended is
+// none of another: tables are compared as before. The next bulk is.
+func TestRepeatedMark(t *testing.T) {
+	speaking(t, func(t *testing.T, mode Mode) {
+		p := speakers(t, mode)
+		flowsOf(p, p.a, 0, 20)
+		p.run(t, 10*time.Second, nil)
+		var begin []byte
+		bulk := func() {
+			t.Helper()
+			p.a.SendBulk()
+			begin = nil
+			p.run(t, 3*time.Second, func(from *Node, b []byte) bool {
+				for _, x := range extensions(t, b) {
+					if from == p.a && x.Has&wire.ExtBulkBegin != 0 {
+						begin = slices.Clone(b)
+					}
+				}
+				return false
+			})
+			if h := p.b.hear; begin == nil || h.open || !h.done.Complete || h.done.Bulk != p.a.mark.what.Bulk {
+				t.Fatalf("begun with %x, heard %+v, said %+v", begin, h, p.a.mark)
+			}
+		}
+		for range 2 {
+			bulk()
+			p.b.Datagram(p.now, begin)
+			before := p.b.stats.Extensions
+			p.run(t, 5*time.Second, deafTo(p.b)) // in NOTRACK it asks, unheard
+			p.run(t, 20*time.Second, nil)
+			if x := p.b.stats.Extensions; p.b.hear.open || x.Compared < before.Compared+2 || x.Repairs != 0 {
+				t.Errorf("heard %+v, counted %+v, before %+v", p.b.hear, x, before)
+			}
+		}
+	})
+}
+
+// Each life of a node numbers its bulks anew, and what the one before had more
+// leaves with the first.
+func TestMarksOfAnotherLife(t *testing.T) {
+	speaking(t, func(t *testing.T, mode Mode) {
+		p := speakers(t, mode)
+		for life := range uint64(3) {
+			p.a = newNamed(p.cfg, 1, 2+life)
+			flowsOf(p, p.a, 0, 30-10*int(life))
+			p.run(t, 5*time.Second, nil)
+			told, heard := p.a.mark.what.Bulk, p.b.hear.done
+			if heard != (wire.BulkSeen{Bulk: told, Complete: true}) || told != 1 {
+				t.Errorf("life %d has told %d bulks, heard %+v", 2+life, told, heard)
+			}
+			if live := p.b.external.live(); live != 30-10*int(life) {
+				t.Errorf("life %d: %d flows", 2+life, live)
+			}
+		}
+	})
+}
+
 // After -f the internal cache is no picture of the kernel. Nothing may leave
 // the standby because of that.
 func TestFlushedNodeSaysNothingOfItsTable(t *testing.T) {

@@ -84,8 +84,10 @@ func (n *Node) heardMarks(now time.Duration, seq uint32, x *wire.Ext) {
 			n.leftovers = false
 		}
 	}
-	if x.Has&wire.ExtBulkBegin != 0 {
-		*h = hearing{open: true, bulk: x.Begin, first: seq, upTo: seq, lost: n.engine.Stats().Lost}
+	// Where repetitions are not told from new messages, one may come when the
+	// bulk has ended.
+	if x.Has&wire.ExtBulkBegin != 0 && x.Begin != h.done.Bulk {
+		*h = hearing{open: true, bulk: x.Begin, first: seq, upTo: seq, lost: n.engine.Stats().Lost, done: h.done}
 		n.newPicture()
 	}
 	if x.Has&wire.ExtBulkEnd == 0 {

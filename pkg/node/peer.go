@@ -101,6 +101,7 @@ func (n *Node) meet(now time.Duration, name wire.NodeName) bool {
 		restarted := p.name != wire.NodeName{}
 		p.name, p.hearsUs, p.warned = name, false, false
 		p.compare = compare{}
+		n.hear = hearing{}
 		n.say.renew()
 		if n.cfg.Mode.row().acknowledged {
 			break
