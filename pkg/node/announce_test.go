@@ -232,7 +232,7 @@ func TestDriftIsRepaired(t *testing.T) {
 				noticeKinds(p.b)
 				spoil(p.b)
 				p.run(t, 2*sayEvery+2*time.Second, nil)
-				if a, b := p.a.internal.digest, p.b.external.digest; a != b || b.flows != 100 {
+				if a, b := p.a.internal.digest, p.b.external.digest; a != b || b.count != 100 {
 					t.Fatalf("told %v, the peer has %v", a, b)
 				}
 				x := p.b.stats.Extensions

@@ -24,15 +24,21 @@ const (
 	differPauseMost = 10 * time.Minute
 )
 
-// sayDigest puts our digest into an ALIVE, unless there is something that the
-// peer is still to be told: it is of all messages before this one.
+// sayDigest puts our digests into an ALIVE, unless there is something that the
+// peer is still to be told: they are of all messages before this one. Without
+// ExpectationSync, and after -f until the kernel's expectations were read, there
+// is none of those.
 func (n *Node) sayDigest(now time.Duration, x *wire.Ext) {
 	s := n.internal
 	if tx, _ := n.engine.Pending(); tx > 0 || n.bulk.active || n.filling() || n.unread || n.numbers != nil || !s.counting {
 		return
 	}
 	x.Has |= wire.ExtDigest
-	x.Digest = wire.Digest{Flows: s.digest.flows, Sum: s.digest.sum}
+	x.Digest = s.digest.wire()
+	if n.cfg.ExpectationSync && !n.expects.unread {
+		x.Has |= wire.ExtExpects
+		x.Expects = n.expects.internal.digest.wire()
+	}
 	n.tellUntold(now)
 }
 
@@ -43,7 +49,9 @@ func (n *Node) tellUntold(now time.Duration) {
 	if n.holds() { // a standby does not claim all that it has
 		return
 	}
-	if n.peer.name.Node == 0 || int(n.internal.digest.flows) == n.internal.live() {
+	untold := n.internal.live() - int(n.internal.digest.count) +
+		n.expects.internal.table.Len() - int(n.expects.internal.digest.count)
+	if n.peer.name.Node == 0 || untold == 0 {
 		u.differ = 0
 		return
 	}
@@ -77,7 +85,7 @@ func (d *difference) twice(now time.Duration) bool {
 }
 
 // heardDigest compares. Different twice in a row, and everything is asked for.
-func (n *Node) heardDigest(now time.Duration, d wire.Digest) {
+func (n *Node) heardDigest(now time.Duration, x *wire.Ext) {
 	n.watchPeer(now)
 	p, s := &n.peer, n.external
 	c := &p.compare
@@ -89,7 +97,7 @@ func (n *Node) heardDigest(now time.Duration, d wire.Digest) {
 	}
 	n.stats.Extensions.Compared++
 	c.made, c.at = true, now
-	if c.equal = d == (wire.Digest{Flows: s.digest.flows, Sum: s.digest.sum}); c.equal {
+	if c.equal = x.Digest == s.digest.wire() && n.sameExpects(x); c.equal {
 		c.differ, p.complete, p.tableAt = 0, true, now
 		return
 	}
@@ -98,6 +106,15 @@ func (n *Node) heardDigest(now time.Duration, d wire.Digest) {
 		return
 	}
 	n.stats.Extensions.Repairs++
-	n.notices = append(n.notices, Notice{Kind: TablesDiffer, Count: int(d.Flows)})
+	n.notices = append(n.notices, Notice{Kind: TablesDiffer, Count: int(x.Digest.Count)})
 	n.RequestResync()
+}
+
+// sameExpects compares the expectations that the peer has told of, if it says
+// anything of them, with those of the external cache. They are kept whatever
+// our own ExpectationSync is.
+func (n *Node) sameExpects(x *wire.Ext) bool {
+	s := n.expects.external
+	full := s.table.Len() >= s.limit // and may have refused some
+	return x.Has&wire.ExtExpects == 0 || full || x.Expects == s.digest.wire()
 }

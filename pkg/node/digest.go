@@ -9,19 +9,21 @@ import (
 
 // A digest is a count of flows and the sum of a hash of each: of those the peer
 // was told of, as they were told, and in the other node of those that it was
-// told. Once all that waits is sent, and all that was sent has arrived, the two
+// told. There is one of expectations too, see expectStore.count. Once all that waits is sent, and all that was sent has arrived, the two
 // are equal, however busy the nodes are (docs/protocol.md 12.4).
 //
 // A flow is counted when its message leaves, or has arrived, and no longer when
 // it changes or ends. So what is hashed is what the entry is at both times, and
 // nothing needs to be kept for it but one flag.
 type digest struct {
-	flows uint32
+	count uint32
 	sum   uint64
 }
 
-func (d *digest) add(hash uint64) { d.flows, d.sum = d.flows+1, d.sum+hash }
-func (d *digest) sub(hash uint64) { d.flows, d.sum = d.flows-1, d.sum-hash }
+func (d *digest) add(hash uint64) { d.count, d.sum = d.count+1, d.sum+hash }
+func (d *digest) sub(hash uint64) { d.count, d.sum = d.count-1, d.sum-hash }
+
+func (d *digest) wire() wire.Digest { return wire.Digest{Count: d.count, Sum: d.sum} }
 
 // digested makes a store keep a digest of what travels with the options o. What
 // becomes of a flow on its way through an old version is not followed.
@@ -142,6 +144,18 @@ const (
 func fold(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a, b)
 	return hi ^ lo
+}
+
+// hashBytes is a hash of b that goes on from h.
+func hashBytes(h uint64, b []byte) uint64 {
+	for ; len(b) >= 8; b = b[8:] {
+		h = fold(h^h1, be64(b[:4], b[4:8])^h0)
+	}
+	var last [8]byte
+	if copy(last[:], b) > 0 {
+		h = fold(h^h2, be64(last[:4], last[4:])^h0)
+	}
+	return h
 }
 
 // hashRare is the same of the rare attributes; zero if none travels.

@@ -20,6 +20,7 @@ type expectations struct {
 	orphans []orphan // their masters' events are on the way
 	sweep   expectSweep
 	flushed bool // the peer may hold what the internal cache has not
+	unread  bool // and the kernel's table has not been read since
 
 	unfilled bool // see Unfilled
 
@@ -215,7 +216,7 @@ func (n *Node) expectEnds(id cache.ID, tell bool) {
 	if tell {
 		n.enqueueExpect(id)
 	}
-	s.table.Delete(id)
+	s.remove(id)
 }
 
 // buryExpect is bury for an expectation.
@@ -227,7 +228,7 @@ func (n *Node) buryExpect(x *flow.Expect) {
 	}
 	s.at(id).x = *x
 	n.enqueueExpect(id)
-	s.table.Delete(id)
+	s.remove(id)
 }
 
 func (n *Node) enqueueExpect(id cache.ID) {
@@ -247,10 +248,11 @@ func (n *Node) releaseExpect(r ref) {
 
 // renderExpect is render for an expectation.
 func (n *Node) renderExpect(r ref, h wire.Header, dst []byte) []byte {
-	e := n.expects.internal.at(r.expectID())
+	s, id, start := n.expects.internal, r.expectID(), len(dst)
+	e := s.at(id)
 	e.flags = e.flags&^unsaid | told
 	switch {
-	case n.expects.internal.table.Dead(r.expectID()):
+	case s.table.Dead(id):
 		h.Type = wire.ExpDel
 	case e.flags&(updated|renewed) == updated:
 		h.Type = wire.ExpUpd
@@ -258,7 +260,12 @@ func (n *Node) renderExpect(r ref, h wire.Header, dst []byte) []byte {
 		h.Type = wire.ExpNew
 	}
 	n.stats.Sent[h.Type]++
-	return n.wire.AppendExpect(dst, h, &e.x)
+	dst = n.wire.AppendExpect(dst, h, &e.x)
+	if h.Type != wire.ExpDel {
+		m, _, _ := wire.Next(dst[start:])
+		s.count(id, m.Body)
+	}
+	return dst
 }
 
 // bulkExpects queues the next expectations of a bulk and reports whether all
@@ -296,13 +303,14 @@ func (n *Node) deliverExpect(now time.Duration, m *wire.Message) {
 	default:
 		s.update(id, x, seconds(now))
 	}
+	s.count(id, m.Body)
 }
 
 // expectGone is gone for an expectation.
 func (n *Node) expectGone(id cache.ID) {
 	n.unheard(refExpect(id))
 	n.expects.external.stats.Destroyed++
-	n.expects.external.table.Delete(id)
+	n.expects.external.remove(id)
 }
 
 // expireExpects is Expire for expectations.

@@ -48,11 +48,11 @@ func (n *Node) FlushExpects() {
 			n.engine.Forget(r)
 			in.table.Unpin(id)
 		}
-		in.table.Delete(id)
+		in.remove(id)
 	})
-	n.expects.flushed = true
+	n.expects.flushed, n.expects.unread = true, true
 	n.expects.orphans = n.expects.orphans[:0]
 	ex.each(func(id cache.ID) { n.unheard(refExpect(id)) })
 	ex.stats.Destroyed += uint64(ex.table.Len())
-	ex.table.Clear()
+	ex.clear()
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"github.com/conntrackgo/conntrackgo/pkg/cache"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
+	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
 // An expectStore is one cache of expectations.
@@ -11,6 +12,8 @@ type expectStore struct {
 	limit int
 	gen   uint8 // see sweep.go
 	stats CacheStats
+
+	digest digest
 }
 
 // expectKey names an expectation as the kernel does: no two of a master have
@@ -21,6 +24,7 @@ type expectKey struct{ master, tuple, mask flow.Key }
 // most, and peers are held to HashLimit.
 type expectEntry struct {
 	x          flow.Expect
+	hash       uint64 // with which it is counted
 	born, seen uint32 // seconds of the node's clock, as in common
 	flags      entryFlags
 	gen        uint8
@@ -84,6 +88,7 @@ func (s *expectStore) put(x *flow.Expect) (id cache.ID, fresh bool) {
 
 // replace fills an entry anew, as store's replace does.
 func (s *expectStore) replace(id cache.ID, fresh bool, x *flow.Expect, now uint32) {
+	s.uncount(id)
 	e := s.at(id)
 	flags := e.flags &^ updated
 	if flags&told != 0 {
@@ -102,10 +107,43 @@ func (s *expectStore) replace(id cache.ID, fresh bool, x *flow.Expect, now uint3
 
 // update puts what is known now in the place of what was; the age stays.
 func (s *expectStore) update(id cache.ID, x *flow.Expect, now uint32) {
+	s.uncount(id)
 	e := s.at(id)
 	e.x, e.seen, e.gen = *x, now, s.gen
 	e.flags |= updated
 	s.stats.Updated++
+}
+
+// remove makes an entry dead.
+func (s *expectStore) remove(id cache.ID) {
+	s.uncount(id)
+	s.table.Delete(id)
+}
+
+func (s *expectStore) clear() {
+	s.table.Clear()
+	s.digest = digest{}
+}
+
+// count adds an entry to the digest of its store, or does so anew: the peer has
+// been told of it with this message body, or has told us. Its bytes but for the
+// timeout are what is hashed, so the two need not agree on what it means. They
+// are kept as a hash, which flows have no room for.
+func (s *expectStore) count(id cache.ID, body []byte) {
+	s.uncount(id)
+	e := s.at(id)
+	before, behind := wire.AroundTimeout(body)
+	e.hash = hashBytes(hashBytes(h3, before), behind)
+	e.flags |= counted
+	s.digest.add(e.hash)
+}
+
+// uncount takes an entry out of the digest, before it changes or ends.
+func (s *expectStore) uncount(id cache.ID) {
+	if e := s.at(id); e.flags&counted != 0 {
+		e.flags &^= counted
+		s.digest.sub(e.hash)
+	}
 }
 
 func (s *expectStore) snapshot() CacheStats {

@@ -87,7 +87,7 @@ func (n *Node) EndExpectSweep() {
 		}
 	})
 	n.expects.sweep = expectSweep{}
-	n.expects.unfilled = false
+	n.expects.unread, n.expects.unfilled = false, false
 }
 
 // AbortExpectSweep gives a sweep up: what was fed stays, nothing is removed.

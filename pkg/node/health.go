@@ -60,7 +60,7 @@ func (n *Node) Health(now time.Duration) Health {
 		Resyncing: p.resyncing || n.hear.open || n.expiry.retry != 0,
 		Compared:  p.compare.made, Equal: p.compare.equal, ComparedAge: now - p.compare.at,
 		Lag: n.lag(now), Gaps: p.gaps,
-		Told: n.internal.digest.flows, Known: n.external.digest.flows,
+		Told: n.internal.digest.count, Known: n.external.digest.count,
 	}
 	x := wire.Ext{Software: p.software}
 	h.Software = string(x.SoftwareName())

@@ -84,7 +84,7 @@ func (n *Node) heardExt(now time.Duration, seq uint32, x *wire.Ext) {
 	}
 	n.heardMarks(now, seq, x)
 	if x.Has&wire.ExtDigest != 0 {
-		n.heardDigest(now, x.Digest)
+		n.heardDigest(now, x)
 	}
 }
 

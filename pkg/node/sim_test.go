@@ -508,7 +508,7 @@ type profile struct {
 	name   string
 	faults func(s *scene, f *sim.Faults)
 	// The odds of each with every step.
-	restart, overrun, order, outage, hostile float64
+	restart, overrun, order, outage, hostile, drift float64
 
 	config   func() Config // nil: simConfig
 	nameless bool
@@ -527,6 +527,8 @@ var profiles = []profile{
 	{name: "strangers", hostile: 1. / 20},
 	{name: "strangers too", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, hostile: 1. / 20},
 	{name: "alone", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, alone: true},
+	{name: "drift of expectations", drift: 1. / 50, alone: true},
+	{name: "NOTRACK drift of expectations", drift: 1. / 50, alone: true, config: notrackConfig},
 	{name: "nameless", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, nameless: true},
 	// ALARM is right again after anything, by refresh and expiry.
 	{name: "ALARM", faults: repeats, restart: 1. / 60, overrun: 1. / 60, order: 1. / 40, outage: 1. / 100, config: alarmConfig},
@@ -608,7 +610,7 @@ func (pr *profile) play(t *testing.T, seed uint64) *scene {
 		s.Run(s.Now() + time.Second)
 		for _, p := range s.sides {
 			p.node.FlushExternal()
-			p.node.expects.external.table.Clear()
+			p.node.expects.external.clear()
 			p.requestResync()
 		}
 	}
@@ -632,9 +634,25 @@ func (pr *profile) trouble(p *side) {
 	if p.Chance(pr.hostile) {
 		p.strangers()
 	}
+	if p.Chance(pr.drift) {
+		p.drift()
+	}
 	if p.Chance(pr.restart) {
 		p.die()
 	}
+}
+
+// drift takes an expectation out of the external cache, or puts one in, as a
+// fault of ours would.
+func (p *side) drift() {
+	s := p.node.expects.external
+	all := s.all()
+	p.Logf("%d: drift of %d expectations", p.index, len(all))
+	if len(all) > 0 && p.Chance(0.5) {
+		p.node.expectGone(s.lookup(&all[p.Rand().IntN(len(all))]))
+		return
+	}
+	toldOf(p.t, p.node, wire.ExpNew, expectation(77, uint16(p.Rand().UintN(3))))
 }
 
 // tidyUp is what the operator does after his flushes. Nodes that are left alone
@@ -682,6 +700,9 @@ func (s *scene) check() {
 			s.t.Errorf("node %d knows other expectations of its peer (-kernel +external):\n%.3000s", 1-i, diff)
 		}
 		st := p.node.Stats()
+		if c := p.node.peer.compare; c.made && !c.equal {
+			s.t.Errorf("node %d finds its external caches other than what it was told", i)
+		}
 		if dead := st.ExpectInternal.Total - st.ExpectInternal.Active; dead != 0 || len(p.node.expects.orphans) != 0 {
 			s.t.Errorf("node %d: %d dead expectations and %d orphans at rest", i, dead, len(p.node.expects.orphans))
 		}

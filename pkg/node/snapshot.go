@@ -118,7 +118,7 @@ func (n *Node) DropRestored() {
 	s := n.expects.external
 	s.each(func(id cache.ID) { n.unheard(refExpect(id)) })
 	s.stats.Destroyed += uint64(s.table.Len())
-	s.table.Clear()
+	s.clear()
 	n.restored = restored{}
 }
 

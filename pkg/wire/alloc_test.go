@@ -20,6 +20,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 	check("append control", func() { dst = AppendControl(dst[:0], ack) })
 	check("append expectation", func() { dst = full.AppendExpect(dst[:0], Header{Type: ExpNew}, &rich) })
+	check("split expectation", func() { _, _ = AroundTimeout(expect[shortHeader:]) })
 	check("parse expectation", func() { must(t, full.ParseExpect(expect[shortHeader:], e)) })
 	old := Options{WindowScale: true, Peer: Since142, Without: flow.HasMark | flow.HasHelper | flow.HasLabels}
 	for name, rich := range richFlows() {

@@ -1,9 +1,15 @@
 package wire
 
-import "github.com/conntrackgo/conntrackgo/pkg/flow"
+import (
+	"encoding/binary"
 
-// numExpMasterProto is EXP_MASTER_L4PROTO.
-const numExpMasterProto = 2
+	"github.com/conntrackgo/conntrackgo/pkg/flow"
+)
+
+const (
+	numExpMasterProto = 2  // EXP_MASTER_L4PROTO
+	numExpTimeout     = 12 // EXP_TIMEOUT
+)
 
 // maxFn is the longest function name that travels, with its NUL, in bytes.
 const maxFn = 28
@@ -72,6 +78,21 @@ func (o *Options) sendableExpect(e *flow.Expect) flow.Has {
 		have &^= flow.HasFn
 	}
 	return have
+}
+
+// AroundTimeout returns what the body of an expectation message says before and
+// behind its timeout: two messages that differ in nothing else say the same. The
+// body is one that AppendExpect made or ParseExpect took, and is aliased.
+func AroundTimeout(body []byte) (before, behind []byte) {
+	for at := 0; len(body)-at > attrHeader; {
+		size := (int(binary.BigEndian.Uint16(body[at:])) + 3) &^ 3
+		next := min(at+max(size, attrHeader), len(body))
+		if binary.BigEndian.Uint16(body[at+2:]) == numExpTimeout {
+			return body[:at], body[next:]
+		}
+		at = next
+	}
+	return body, nil
 }
 
 // settleExpect makes what was read canonical and returns what is known.

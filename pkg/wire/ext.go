@@ -44,6 +44,7 @@ const (
 	extBulkEnd   = 0x06
 	extBulkSeen  = 0x07
 	extDigest    = 0x08
+	extExpects   = 0x09
 
 	// 0x81 to 0x84 were reserved once.
 )
@@ -61,6 +62,7 @@ const (
 	ExtBulkEnd
 	ExtBulkSeen
 	ExtDigest
+	ExtExpects
 )
 
 // Ext is one extension, without pointers. What an item of Has lacks is zero.
@@ -74,7 +76,8 @@ type Ext struct {
 	Begin    uint32 // the number of a bulk; its first message follows
 	End      BulkEnd
 	Seen     BulkSeen
-	Digest   Digest
+	Digest   Digest // of flows
+	Expects  Digest // of expectations
 }
 
 // NodeName names a node and its life. The zero Node names nobody.
@@ -125,7 +128,7 @@ type BulkSeen struct {
 
 // Digest is what the sender has told, up to the message that carries it.
 type Digest struct {
-	Flows uint32 // how many
+	Count uint32 // how many
 	Sum   uint64 // of a hash of each
 }
 
@@ -165,10 +168,19 @@ var extRows = [...]extRow{
 		func(dst []byte, x *Ext) []byte { return append(put32(dst, x.Seen.Bulk), bool8(x.Seen.Complete)) },
 		func(p []byte, x *Ext) { x.Seen = BulkSeen{get32(p, 0), p[4]&1 != 0} }},
 	{extDigest, ExtDigest, 12,
-		func(dst []byte, x *Ext) []byte {
-			return binary.BigEndian.AppendUint64(put32(dst, x.Digest.Flows), x.Digest.Sum)
-		},
-		func(p []byte, x *Ext) { x.Digest = Digest{get32(p, 0), binary.BigEndian.Uint64(p[4:])} }},
+		func(dst []byte, x *Ext) []byte { return putDigest(dst, x.Digest) },
+		func(p []byte, x *Ext) { x.Digest = getDigest(p) }},
+	{extExpects, ExtExpects, 12,
+		func(dst []byte, x *Ext) []byte { return putDigest(dst, x.Expects) },
+		func(p []byte, x *Ext) { x.Expects = getDigest(p) }},
+}
+
+func putDigest(dst []byte, d Digest) []byte {
+	return binary.BigEndian.AppendUint64(put32(dst, d.Count), d.Sum)
+}
+
+func getDigest(p []byte) Digest {
+	return Digest{get32(p, 0), binary.BigEndian.Uint64(p[4:])}
 }
 
 func putSettings(dst []byte, x *Ext) []byte {

@@ -20,6 +20,7 @@ func fullExt() Ext {
 		End:      BulkEnd{8, 1000, 2000, 990, 3},
 		Seen:     BulkSeen{9, true},
 		Digest:   Digest{990, 0x4142434445464748},
+		Expects:  Digest{3, 0x5152535455565758},
 	}
 	x.SetSoftware([]byte("1.4.7-g0123456"))
 	return x
@@ -29,7 +30,7 @@ func fullExt() Ext {
 func TestExtGolden(t *testing.T) {
 	x := fullExt()
 	got := hex.EncodeToString(AppendExt(nil, Header{Seq: 5, Flags: FlagHELLO}, &x))
-	want := "1a30008300000005" + "c70f6e800100" +
+	want := "1a30009100000005" + "c70f6e800100" +
 		"01100102030405060708" + "1112131415161718" +
 		"02102122232425262728" + "3132333435363738" +
 		"030e" + hex.EncodeToString([]byte("1.4.7-g0123456")) +
@@ -37,7 +38,8 @@ func TestExtGolden(t *testing.T) {
 		"0504" + "00000007" +
 		"0614" + "00000008" + "000003e8" + "000007d0" + "000003de" + "00000003" +
 		"0705" + "00000009" + "01" +
-		"080c" + "000003de" + "4142434445464748"
+		"080c" + "000003de" + "4142434445464748" +
+		"090c" + "00000003" + "5152535455565758"
 	if got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
@@ -48,7 +50,8 @@ func TestExtRoundTrip(t *testing.T) {
 		x := Ext{}
 		full := fullExt()
 		raw := AppendExt([]byte("before"), Header{Seq: 9}, &Ext{Has: has, Node: full.Node, Heard: full.Heard,
-			Software: full.Software, Settings: full.Settings, Begin: full.Begin, End: full.End, Seen: full.Seen, Digest: full.Digest})
+			Software: full.Software, Settings: full.Settings, Begin: full.Begin, End: full.End, Seen: full.Seen, Digest: full.Digest,
+			Expects: full.Expects})
 		m, rest, err := Next(raw[len("before"):])
 		if err != nil || len(rest) != 0 || m.Class() != ALIVE || m.Seq != 9 {
 			t.Fatalf("%x: %v %+v", has, err, m)
@@ -68,10 +71,10 @@ func TestExtRoundTrip(t *testing.T) {
 	}
 }
 
-// Every row is where its number says.
+// Every row is where its number says. An older receiver skips all of them.
 func TestExtRows(t *testing.T) {
 	for i, r := range extRows {
-		if int(r.num) != i+1 || r.has != 1<<i {
+		if int(r.num) != i+1 || r.has != 1<<i || r.num >= extCritical {
 			t.Errorf("row %d has number %d, bit %x", i, r.num, r.has)
 		}
 	}
@@ -98,6 +101,7 @@ func TestExtRefused(t *testing.T) {
 		"a value with more to it":    {extBody(extBulkBegin, 5, 0, 0, 0, 7, 9), nil, ExtBulkBegin},
 		"twice":                      {extBody(append(begin, begin...)...), ErrExt, 0},
 		"an unknown item":            {extBody(append([]byte{0x7f, 2, 1, 2}, begin...)...), nil, ExtBulkBegin},
+		"half a digest":              {extBody(extExpects, 11, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7), ErrExt, 0},
 		"number zero":                {extBody(append([]byte{0, 0}, begin...)...), nil, ExtBulkBegin},
 		"one that must be known":     {extBody(append([]byte{0x81, 8, 1, 2, 3, 4, 5, 6, 7, 8}, begin...)...), ErrNoExt, 0},
 		"malformed before unknown":   {extBody(extBulkBegin, 3, 0, 0, 7, 0x81, 0), ErrExt, 0},
@@ -174,5 +178,6 @@ func FuzzParseExt(f *testing.F) {
 	f.Add(AppendExt(nil, Header{}, &full)[shortHeader:])
 	f.Add(extBody())
 	f.Add(extBody(0x81, 2, 0, 0, 0x7f, 0))
+	f.Add(extBody(extExpects, 13, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9))
 	f.Fuzz(func(t *testing.T, body []byte) { stableExt(t, body) })
 }

@@ -76,6 +76,9 @@ func FuzzParseExpect(f *testing.F) {
 	seedBodies(f, ExpNew, ExpDel)
 	f.Fuzz(func(t *testing.T, body []byte, bigEndian bool, peer uint8) {
 		o := Options{BigEndian: bigEndian, Peer: Version(peer) % (Since142 + 1)}
+		if before, behind := AroundTimeout(body); !bytes.HasPrefix(body, before) || !bytes.HasSuffix(body[len(before):], behind) {
+			t.Fatalf("%x is %x and %x around its timeout", body, before, behind)
+		}
 		fuzzParse(t, body, o.ParseExpect, func(v *flow.Expect) []byte { return o.AppendExpect(nil, Header{}, v) })
 	})
 }

@@ -253,6 +253,38 @@ func TestRandomExpects(t *testing.T) {
 	}
 }
 
+// TestAroundTimeout: a message says the same with another timeout or with none,
+// and nothing else is passed over.
+func TestAroundTimeout(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	said := func(o Options, e flow.Expect) string {
+		m, _, err := Next(o.AppendExpect(nil, Header{Type: ExpNew}, &e))
+		must(t, err)
+		before, behind := AroundTimeout(m.Body)
+		if whole := len(m.Body) - len(before) - len(behind); whole != 0 && whole != 8 {
+			t.Fatalf("%d bytes of %x are left out", whole, m.Body)
+		}
+		return string(before) + string(behind)
+	}
+	for i := range 2000 {
+		e := randomExpect(r, []uint8{flow.IPv4, flow.IPv6}[i%2], randomHas(r, flow.HasMask|flow.HasClass|flow.HasHelper, expectNeeds|flow.HasTimeout))
+		was := said(Options{}, e)
+		later, other := e, e
+		later.Timeout++
+		if said(Options{}, later) != was || said(Options{OmitTimeout: true}, e) != was {
+			t.Fatalf("the timeout makes a difference: %+v", e)
+		}
+		if other.Flags++; said(Options{}, other) == was {
+			t.Fatalf("the flags make none: %+v", e)
+		}
+	}
+	for _, body := range [][]byte{nil, {0}, {0, 0, 0, 1}, {0, 0, 0, 1, 0, 0, 0, 0, 9}, {0xff, 0xff, 0, 12, 1}, {0, 8, 0, 12, 1}} {
+		if before, behind := AroundTimeout(body); len(before)+len(behind) > len(body) {
+			t.Errorf("%x is %x and %x", body, before, behind)
+		}
+	}
+}
+
 // TestMaxMessage: the bound holds and is reached.
 func TestMaxMessage(t *testing.T) {
 	longest := 0
