@@ -206,7 +206,7 @@ func TestStalledReaderIsDroppedAndDelaysNobody(t *testing.T) {
 // A reader is never dropped for being slow: the whole takes many times the
 // stall time.
 func TestSlowReaderGetsEverything(t *testing.T) {
-	const stall = 150 * time.Millisecond
+	const stall = 500 * time.Millisecond
 	long := strings.Repeat("0123456789abcdef", 4<<20/16)
 	s := startServer(t, []Request{{Code: 16, Handle: write(long)}}, Config{StallTimeout: stall})
 	conn := s.dial(t)
