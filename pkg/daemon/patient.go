@@ -13,8 +13,8 @@ type patient struct {
 	busy chan struct{} // closed when what goes on alone is done; nil: nothing does
 }
 
-// blockPatience is for a reader who is only slow.
-const blockPatience = 100 * time.Millisecond
+// blockPatience is for a reader who is only slow, and a machine that is busy.
+const blockPatience = time.Second
 
 // do reports whether fn was begun, and done.
 func (p *patient) do(fn func()) (begun, done bool) {
