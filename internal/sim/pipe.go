@@ -11,7 +11,16 @@ type Faults struct {
 	Jitter time.Duration // up to this much more
 	Late   time.Duration // up to this much more for one reordered or duplicated
 	Down   bool          // nothing passes
+	// Neighbour: what is sent while nothing passes is kept for up to three
+	// seconds, as the kernel keeps it for a neighbour that it asks for each
+	// second, and lost together.
+	Neighbour bool
 }
+
+const (
+	askEvery = time.Second
+	askMost  = 3
+)
 
 // Pipe carries messages in one direction. They arrive in the order they were
 // sent, but for the faults.
@@ -20,6 +29,7 @@ type Pipe[T any] struct {
 	faults  *Faults
 	deliver func(T)
 	latest  time.Duration
+	kept    []T
 
 	Sent, Lost, Delivered int
 }
@@ -33,6 +43,32 @@ func NewPipe[T any](w *World, f *Faults, deliver func(T)) *Pipe[T] {
 func (p *Pipe[T]) Send(m T) {
 	f := p.faults
 	p.Sent++
+	if f.Neighbour && (f.Down || len(p.kept) > 0) {
+		if p.kept = append(p.kept, m); len(p.kept) == 1 {
+			p.ask(1)
+		}
+		return
+	}
+	p.pass(m)
+}
+
+// ask asks for the neighbour again a little later.
+func (p *Pipe[T]) ask(times int) {
+	p.w.After(askEvery, func() {
+		if p.faults.Down && times < askMost {
+			p.ask(times + 1)
+			return
+		}
+		kept := p.kept
+		p.kept = nil
+		for _, m := range kept {
+			p.pass(m)
+		}
+	})
+}
+
+func (p *Pipe[T]) pass(m T) {
+	f := p.faults
 	if f.Down || p.w.Chance(f.Loss) {
 		p.Lost++
 		return

@@ -193,13 +193,13 @@ func (p *pair) backInTouch(t *testing.T, flows uint64) {
 	for i, n := range nodes {
 		before[i] = sum(n)
 	}
-	p.run(t, 5*time.Second, nil)
+	p.run(t, 3*time.Second, nil)
 	for i, n := range nodes {
-		if h := n.Health(p.now); h.Away || !h.Contact {
-			t.Errorf("node %d five seconds later: %+v", i, h)
+		if h := n.Health(p.now); h.Away || !h.InStep {
+			t.Errorf("node %d three seconds later: %+v", i, h)
 		}
 	}
-	p.run(t, 20*time.Second, nil)
+	p.run(t, 22*time.Second, nil)
 	for i, n := range nodes {
 		other := nodes[1-i]
 		if !same(n, other) {

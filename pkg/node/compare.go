@@ -98,7 +98,7 @@ func (n *Node) heardDigest(now time.Duration, x *wire.Ext) {
 	n.stats.Extensions.Compared++
 	c.made, c.at = true, now
 	if c.equal = x.Digest == s.digest.wire() && n.sameExpects(x); c.equal {
-		c.differ, p.complete, p.tableAt = 0, true, now
+		c.differ, p.complete, p.tableAt, p.proven = 0, true, now, true
 		return
 	}
 	n.stats.Extensions.Different++

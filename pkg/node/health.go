@@ -68,8 +68,11 @@ func (n *Node) Health(now time.Duration) Health {
 	if e, ok := n.engine.(interface{ Unacked() int }); ok {
 		h.Unacked = e.Unacked()
 	}
-	h.InStep = h.Ready && h.Contact && !h.Resyncing && h.HeardAge < aliveSilence &&
-		h.Lag < aliveSilence && (!h.Compared || h.Equal)
+	// The digest is exact; a resync that is waited for, or is to be repeated as
+	// something was missed in it, can add nothing to it. And a whole table since is
+	// worth more than a difference before it.
+	h.InStep = h.Ready && h.Contact && (!h.Resyncing || p.proven) && h.HeardAge < aliveSilence &&
+		h.Lag < aliveSilence && (!h.Compared || h.Equal || h.TableAge < h.ComparedAge)
 	return h
 }
 

@@ -37,7 +37,9 @@ type hearing struct {
 // out has not ended.
 func (n *Node) beginMarks() {
 	m := &n.mark
-	m.what = wire.BulkEnd{Bulk: m.what.Bulk + 1}
+	if !m.begin { // else the one before was not even begun
+		m.what = wire.BulkEnd{Bulk: m.what.Bulk + 1}
+	}
 	m.begin, m.begun, m.end, m.due = n.speaker != nil && n.speaker.InTouch() && !n.unread, false, false, false
 }
 

@@ -98,6 +98,7 @@ func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 		theirs.WindowScale = true // if they have come
 		n.external.digested(theirs)
 	}
+	n.sent.newest = firstSeq - 1
 	n.cfg.Filter.Compile()
 	n.release = n.released
 	n.hold.listen.on = n.holds() && !cfg.DisableInternalCache

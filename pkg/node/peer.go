@@ -42,6 +42,9 @@ type peer struct {
 	complete bool          // all of its table has been received
 	tableAt  time.Duration // when it was complete last
 	compare  compare
+	// proven: since all of it was asked for, or begun to be told, last, its digest
+	// was what we have. Then nothing is missing, whatever else is waited for.
+	proven bool
 }
 
 // othersFor is how long another node is remembered.
@@ -100,7 +103,7 @@ func (n *Node) meet(now time.Duration, name wire.NodeName) bool {
 		// by HELLO and asks by itself.
 		restarted := p.name != wire.NodeName{}
 		p.name, p.hearsUs, p.warned = name, false, false
-		p.compare = compare{}
+		p.compare, p.proven = compare{}, false
 		n.hear = hearing{}
 		n.say.renew()
 		if n.cfg.Mode.row().acknowledged {

@@ -39,6 +39,9 @@ func (n *Node) message(now time.Duration, m *wire.Message) {
 		n.taken(now, m.Seq)
 	case engine.Control:
 		if x != nil {
+			// Its marks and its digest are of what the messages before it did, and
+			// the end of a resync, or a new life, may be among that.
+			n.settle(now)
 			n.heardExt(now, m.Seq, x)
 		}
 		n.taken(now, m.Seq)

@@ -187,7 +187,8 @@ func (n *Node) SendBulk() {
 	b := &n.bulk // paced as before, if one has just begun
 	b.active, b.queued, b.at = true, 0, cursor{}
 	n.expects.bulkAt = 0
-	if n.beginMarks(); n.mark.begin {
+	waits := n.mark.begin
+	if n.beginMarks(); n.mark.begin && !waits {
 		n.speaker.Alive()
 	}
 }

@@ -230,6 +230,7 @@ func (n *Node) newPicture() {
 	n.external.gen++
 	n.expects.external.gen++
 	n.expects.expiryAt = 0
+	n.peer.proven = false
 }
 
 func (n *Node) endExpiry(now time.Duration, clean bool) {
@@ -246,6 +247,7 @@ func (n *Node) endExpiry(now time.Duration, clean bool) {
 // gapped plans to ask for everything once more.
 func (n *Node) gapped(now time.Duration) {
 	x := &n.expiry
+	n.peer.proven = false
 	x.gaps++
 	x.retry = now + min(gapPatience<<min(x.gaps-1, 16), gapPatienceMax)
 	if x.gaps == gapsWorthALine {
