@@ -31,9 +31,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// convergence bounds how long a group may take to agree. It takes two seconds,
-// but a RESYNC that went astray is said again after thirty.
-const convergence = 60 * time.Second
+// convergence bounds how long a group may take to agree. It takes a second or
+// two, and some more where the first answers after an outage are lost.
+const convergence = 30 * time.Second
 
 // transport is what a group talks over.
 type transport struct {
