@@ -70,7 +70,7 @@ func (e *Engine) nack(from, to uint32) {
 // ends have arrived.
 func (e *Engine) acked(now time.Duration, from, to uint32) {
 	if !e.ours(to) {
-		e.stats.ForeignRanges++
+		e.foreign(now, to)
 		return
 	}
 	hello := e.out.helloFirst
@@ -101,7 +101,7 @@ func (e *Engine) acked(now time.Duration, from, to uint32) {
 // nacked queues again what the peer misses of from..to.
 func (e *Engine) nacked(now time.Duration, from, to uint32) {
 	if !e.ours(to) {
-		e.stats.ForeignRanges++
+		e.foreign(now, to)
 		return
 	}
 	e.out.answered = now
@@ -120,6 +120,27 @@ func (e *Engine) nacked(now time.Duration, from, to uint32) {
 			e.amend()
 		}
 	}
+}
+
+// foreign takes a range that ends with a number we have not sent. If it is ahead
+// of us the peer has believed somebody else, perhaps an earlier life of ours
+// whose datagrams were late: a C peer drops what we say until our numbers get
+// there, and acknowledges it then. A HELLO brings it back. What it says amid its
+// own hello may be about an earlier life of ours; and of several nodes on one
+// multicast group each hears what the others are told, so ours is said ever more
+// seldom.
+func (e *Engine) foreign(now time.Duration, to uint32) {
+	e.stats.ForeignRanges++
+	o := &e.out
+	if !e.InTouch() || !o.settled || e.peer.sayBack || wire.Before(to, o.next) || now < o.strangeUntil {
+		return
+	}
+	if now-o.strangeUntil > strangePauseEnd {
+		o.strangePause = 0
+	}
+	o.strangePause = min(max(2*o.strangePause, strangePause), strangePauseEnd)
+	o.strangeUntil = now + o.strangePause
+	e.amend()
 }
 
 // ours reports whether the last of from..to was sent in this life: whoever
@@ -167,11 +188,18 @@ func (e *Engine) settle(to uint32) {
 		return
 	}
 	o.settled = true
-	if o.gap {
-		o.gap = false
-		if !e.resync.active {
-			e.RequestResync()
-		}
+	e.fillGap()
+}
+
+// fillGap asks for everything if anything was missed before the peer took our
+// last HELLO.
+func (e *Engine) fillGap() {
+	if !e.out.gap {
+		return
+	}
+	e.out.gap = false
+	if !e.resync.active {
+		e.RequestResync()
 	}
 }
 

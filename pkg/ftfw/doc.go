@@ -60,7 +60,7 @@
 //     it and is not acknowledged, is sent again afterwards. A peer that was
 //     there before us gets a bulk.
 //  6. Repeated control messages carry fresh HELLO bits.
-//  7. ACK and NACK of numbers that were not sent in this life are ignored; the
+//  7. ACK and NACK of numbers that were not sent in this life free nothing; the
 //     last of a range must have been.
 //  8. We know when the answer to our RESYNC is complete, and acknowledge the
 //     peer's RESYNC when our answer is queued.

@@ -67,6 +67,8 @@ const (
 	resyncPause       = 5 * time.Second
 	resyncPatience    = 30 * time.Second // doubles with every repetition
 	resyncPatienceEnd = 8 * time.Minute
+	strangePause      = 5 * time.Second // doubles with every repetition
+	strangePauseEnd   = 8 * time.Minute
 )
 
 // Limits in sequence numbers.

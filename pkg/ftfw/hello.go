@@ -136,6 +136,9 @@ func (e *Engine) helloAnswered(now time.Duration, seq uint32) {
 		e.RequestResync() // before the objects that were held
 	}
 	e.endHold()
+	if e.out.settled {
+		e.fillGap()
+	}
 	e.out.repeat = e.out.objects || !e.out.settled || e.doubtful()
 	if e.out.objects || left || !e.peer.run {
 		e.raise(Event{Kind: BulkWanted})
@@ -165,9 +168,23 @@ func (e *Engine) heardAt(now time.Duration) {
 	e.sayHello()
 }
 
-// sayHello begins our hello once more.
+// sayHello begins our hello once more. What we have asked for and not received
+// a C peer throws away when it hears that.
 func (e *Engine) sayHello() {
 	o := &e.out
 	o.hello, o.hellos, o.settled, o.helloFirst = helloInit, 0, false, o.next
+	o.gap = o.gap || e.asking()
 	e.stats.HellosRepeated++
+}
+
+// asking reports whether a NACK waits for its acknowledgement, or to be sent.
+func (e *Engine) asking() bool {
+	for _, l := range [...]listID{txList, expressList, resendList} {
+		for i := e.q.lists[l].head; i != 0; i = e.q.at(i).next {
+			if e.q.at(i).kind == wire.FlagNACK {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -36,6 +36,9 @@ type sending struct {
 	holdUntil  time.Duration // until then at most
 	left       bool          // the peer is away, or was never there, and has not answered since
 
+	strangeUntil time.Duration // no HELLO until then because of a foreign range,
+	strangePause time.Duration // and how long that was
+
 	dropped   bool          // the resend queue overflowed
 	droppedTo uint32        // up to this number
 	amends    engine.Spaced // the peer misses something of that: it gets everything
