@@ -205,8 +205,9 @@ func (e *Engine) fillGap() {
 
 // stragglers sends again what an acknowledgement has left behind for long.
 // Either the peer's ACK or NACK of it is still to come, which takes it a
-// second or two, or it went astray. A RESYNC may wait longer: the peer does
-// not acknowledge it before its bulk is queued.
+// second or two, or it went astray. A RESYNC may wait longer, as the peer does
+// not acknowledge it before its bulk is queued; but a peer that sends no objects
+// is hardly at work on one.
 func (e *Engine) stragglers(now time.Duration) {
 	if e.out.hello != helloDone {
 		return
@@ -217,7 +218,11 @@ func (e *Engine) stragglers(now time.Duration) {
 		resync = i
 		i = e.q.at(i).next
 	}
-	if e.out.resync.stuck(now, e.behind(resync), e.resync.patience) {
+	patience := e.resync.patience
+	if patience == resyncPatience && now-e.peer.objectAt >= stragglerAfter {
+		patience = stragglerAfter
+	}
+	if e.out.resync.stuck(now, e.behind(resync), patience) {
 		e.resync.patience = min(2*e.resync.patience, resyncPatienceEnd)
 		e.stats.Requeued++
 		e.requeue(resync)

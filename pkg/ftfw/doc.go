@@ -70,7 +70,8 @@
 //     a HELLO.
 //  11. Something missed before the peer took our last HELLO is asked for with
 //     RESYNC, because C has thrown it away.
-//  12. What acknowledgements have passed by for three seconds is sent again.
+//  12. What acknowledgements have passed by for three seconds is sent again; a
+//     RESYNC only if no object came for as long, else after thirty.
 //  13. A peer that talks but acknowledges nothing in five seconds is told
 //     HELLO again.
 //  14. One ALIVE at most waits to be sent.

@@ -65,7 +65,7 @@ const (
 	overSlack         = engine.BulkSlack // but the first five at once
 	unheardAfter      = 5 * time.Second
 	resyncPause       = 5 * time.Second
-	resyncPatience    = 30 * time.Second // doubles with every repetition
+	resyncPatience    = 30 * time.Second // doubles with every repetition; the first comes earlier if nothing else does
 	resyncPatienceEnd = 8 * time.Minute
 	strangePause      = 5 * time.Second // doubles with every repetition
 	strangePauseEnd   = 8 * time.Minute

@@ -10,6 +10,7 @@ import (
 // hearing is what the engine knows about the peer's messages.
 type hearing struct {
 	wire.Tracker
+	objectAt time.Duration // when the latest object came
 
 	// The peer's current run of HELLOs, or its latest.
 	sayBack  bool // the next message carries HELLO_BACK
@@ -33,6 +34,9 @@ type hearing struct {
 // Receive takes the header of one message of the peer, whose body can be read.
 func (e *Engine) Receive(now time.Duration, h wire.Header) Verdict {
 	v := e.receive(now, h, classify(h))
+	if v == Deliver {
+		e.peer.objectAt = now
+	}
 	if e.out.repeat {
 		e.out.repeat = false
 		e.requeueUnacked(false)
