@@ -125,13 +125,22 @@ func (e *Engine) sent(now time.Duration, i uint32) {
 		return
 	}
 	if e.q.lists[resendList].n >= e.cfg.ResendQueue {
-		e.overflow(now, e.q.lists[resendList].head)
+		e.overflow(now, e.spare(e.q.lists[resendList].head))
 	}
 	if e.q.lists[resendList].n == 0 {
 		e.out.answered = now
 	}
 	e.q.move(resendList, i)
 	e.finishResync()
+}
+
+// spare passes over the RESYNCs that come first, but for the last element: no
+// other tells when the peer has answered, and there are few.
+func (e *Engine) spare(i uint32) uint32 {
+	for e.q.at(i).kind == wire.FlagRESYNC && e.q.at(i).next != 0 {
+		i = e.q.at(i).next
+	}
+	return i
 }
 
 // overflow drops the oldest element of the resend queue (docs/protocol.md
