@@ -126,13 +126,14 @@ func (e *Engine) nacked(now time.Duration, from, to uint32) {
 // of us the peer has believed somebody else, perhaps an earlier life of ours
 // whose datagrams were late: a C peer drops what we say until our numbers get
 // there, and acknowledges it then. A HELLO brings it back. What it says amid its
-// own hello may be about an earlier life of ours; and of several nodes on one
-// multicast group each hears what the others are told, so ours is said ever more
-// seldom.
+// own hello, or along with the answer to ours, may be about an earlier life of
+// ours; and of several nodes on one multicast group each hears what the others
+// are told, so ours is said ever more seldom.
 func (e *Engine) foreign(now time.Duration, to uint32) {
 	e.stats.ForeignRanges++
 	o := &e.out
-	if !e.InTouch() || !o.settled || e.peer.sayBack || wire.Before(to, o.next) || now < o.strangeUntil {
+	past := !e.InTouch() || !o.settled || e.peer.sayBack || now == o.doneAt
+	if past || wire.Before(to, o.next) || now < o.strangeUntil {
 		return
 	}
 	if now-o.strangeUntil > strangePauseEnd {
