@@ -235,17 +235,24 @@ func TestDriftIsRepaired(t *testing.T) {
 				if a, b := p.a.internal.digest, p.b.external.digest; a != b || b.count != 100 {
 					t.Fatalf("told %v, the peer has %v", a, b)
 				}
-				x := p.b.stats.Extensions
-				if x.Repairs != 1 || !slices.Contains(noticeKinds(p.b), TablesDiffer) {
-					t.Errorf("counted %+v", x)
-				}
-				p.run(t, time.Minute, nil)
-				if again := p.b.stats.Extensions; again.Repairs != 1 || again.Different != x.Different || !p.b.peer.compare.equal {
-					t.Errorf("a minute later %+v", again)
-				}
+				repairedOnce(t, p)
 			})
 		}
 	})
+}
+
+// repairedOnce fails unless b has noticed a difference and repaired it, and finds
+// no other a minute later.
+func repairedOnce(t *testing.T, p *pair) {
+	t.Helper()
+	x := p.b.stats.Extensions
+	if x.Repairs != 1 || !slices.Contains(noticeKinds(p.b), TablesDiffer) {
+		t.Errorf("counted %+v", x)
+	}
+	p.run(t, time.Minute, nil)
+	if again := p.b.stats.Extensions; again.Repairs != 1 || again.Different != x.Different || !p.b.peer.compare.equal {
+		t.Errorf("a minute later %+v", again)
+	}
 }
 
 // A difference that no resync can remove brings no storm of them.

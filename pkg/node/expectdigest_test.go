@@ -74,14 +74,7 @@ func TestExpectDriftIsRepaired(t *testing.T) {
 				}
 				p.run(t, 2*sayEvery+2*time.Second, nil)
 				p.inStep(t, 20)
-				x := p.b.stats.Extensions
-				if x.Repairs != 1 || !slices.Contains(noticeKinds(p.b), TablesDiffer) {
-					t.Errorf("counted %+v", x)
-				}
-				p.run(t, time.Minute, nil)
-				if again := p.b.stats.Extensions; again.Repairs != 1 || again.Different != x.Different || !p.b.peer.compare.equal {
-					t.Errorf("a minute later %+v", again)
-				}
+				repairedOnce(t, p)
 			})
 		}
 	})
