@@ -125,7 +125,7 @@ func (e *Engine) sent(now time.Duration, i uint32) {
 		return
 	}
 	if e.q.lists[resendList].n >= e.cfg.ResendQueue {
-		e.overflow(now, e.spare(e.q.lists[resendList].head))
+		e.overflow(now)
 	}
 	if e.q.lists[resendList].n == 0 {
 		e.out.answered = now
@@ -134,20 +134,16 @@ func (e *Engine) sent(now time.Duration, i uint32) {
 	e.finishResync()
 }
 
-// spare passes over the RESYNCs that come first, but for the last element: no
-// other tells when the peer has answered, and there are few.
-func (e *Engine) spare(i uint32) uint32 {
+// overflow drops the oldest element of the resend queue (docs/protocol.md
+// 5.6), but passes over RESYNCs, of which there are few: nothing else tells when
+// the peer has answered. Nothing is told to the peer now; see amend. A NACK that is dropped
+// leaves a hole only a resync can fill; at some distance, because a bulk may
+// be what fills the queue. One under way already will not be clean.
+func (e *Engine) overflow(now time.Duration) {
+	i := e.q.lists[resendList].head
 	for e.q.at(i).kind == wire.FlagRESYNC && e.q.at(i).next != 0 {
 		i = e.q.at(i).next
 	}
-	return i
-}
-
-// overflow drops the oldest element of the resend queue (docs/protocol.md
-// 5.6). Nothing is told to the peer now; see amend. A NACK that is dropped
-// leaves a hole only a resync can fill; at some distance, because a bulk may
-// be what fills the queue. One under way already will not be clean.
-func (e *Engine) overflow(now time.Duration, i uint32) {
 	n := e.q.at(i)
 	e.stats.ResendOverflow++
 	kind := n.kind
