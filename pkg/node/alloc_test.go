@@ -36,10 +36,7 @@ func newPairOf(tb testing.TB, change func(*Config)) *pair {
 	}
 	p := &pair{cfg: cfg, a: newNamed(cfg, 1, 1), b: newNamed(cfg, 2, 1)}
 	for range 5 {
-		p.now += time.Second
-		p.a.Tick(p.now)
-		p.b.Tick(p.now)
-		p.exchange()
+		p.later(1)
 	}
 	return p
 }
@@ -99,10 +96,7 @@ func noAllocations(t *testing.T, change func(*Config)) {
 				p.a.Kernel(p.now, events[i:i+1])
 				p.exchange()
 			}
-			p.now += time.Second
-			p.a.Tick(p.now)
-			p.b.Tick(p.now)
-			p.exchange()
+			p.later(1)
 		}
 		for range 20 {
 			cycle()

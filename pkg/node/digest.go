@@ -9,8 +9,9 @@ import (
 
 // A digest is a count of flows and the sum of a hash of each: of those the peer
 // was told of, as they were told, and in the other node of those that it was
-// told. There is one of expectations too, see expectStore.count. Once all that waits is sent, and all that was sent has arrived, the two
-// are equal, however busy the nodes are (docs/protocol.md 12.4).
+// told. There is one of expectations too, see expectStore.count. Once all that
+// waits is sent, and all that was sent has arrived, the two are equal, however
+// busy the nodes are (docs/protocol.md 12.4).
 //
 // A flow is counted when its message leaves, or has arrived, and no longer when
 // it changes or ends. So what is hashed is what the entry is at both times, and

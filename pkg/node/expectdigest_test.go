@@ -368,10 +368,7 @@ func TestExpectNoAllocations(t *testing.T) {
 			p.a.Expects(p.now, e)
 			p.exchange()
 		}
-		p.now += time.Second
-		p.a.Tick(p.now)
-		p.b.Tick(p.now)
-		p.exchange()
+		p.later(1)
 	}
 	for range 20 {
 		cycle()
