@@ -16,7 +16,9 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
-// fakeLink takes room datagrams and is then full until somebody waits.
+// fakeLink takes room datagrams and is then full until somebody waits. The tests
+// here that sleep do so in a bubble of testing/synctest, whose time passes at
+// once when everybody in it waits.
 type fakeLink struct {
 	link.Link
 	room, refill int

@@ -205,18 +205,7 @@ func TestUnreadSyslog(t *testing.T) {
 
 	const many = 5000
 	start := time.Now()
-	said := make(chan struct{})
-	go func() {
-		defer close(said)
-		for range many {
-			log.Info("a line")
-		}
-	}()
-	select {
-	case <-said:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the daemon waits for syslog")
-	}
+	unhindered(t, 20*time.Second, many, func() { log.Info("a line") })
 	stuck := hook.patient.busy
 	if stuck == nil {
 		t.Fatalf("syslog took %d lines unread, within %v: the test shows nothing", many, time.Since(start))

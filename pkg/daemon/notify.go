@@ -17,15 +17,11 @@ func (d *Daemon) notify(state string) {
 	if !d.cfg.Systemd {
 		return
 	}
-	heard := make(chan error, 1)
-	d.manager.do(func() {
-		_, err := sd.SdNotify(false, state)
-		heard <- err
-	})
+	var failed error
+	_, done := d.manager.do(func() { _, failed = sd.SdNotify(false, state) })
 	err := errDeafManager
-	select {
-	case err = <-heard:
-	default:
+	if done { // else failed may yet be written
+		err = failed
 	}
 	if err != nil {
 		d.say(saidManager, func() { d.log.Warnf("can't notify the service manager: %v", err) })

@@ -22,19 +22,7 @@ func TestStuckManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", path)
 	var said bytes.Buffer
 	d := &Daemon{cfg: &confparse.Config{Systemd: true}, log: NewLogger(&said, &said), started: time.Now()}
-	const many = 5000
-	told := make(chan struct{})
-	go func() {
-		defer close(told)
-		for range many {
-			d.notify("WATCHDOG=1")
-		}
-	}()
-	select {
-	case <-told:
-	case <-time.After(30 * time.Second):
-		t.Fatal("the daemon waits for its manager")
-	}
+	unhindered(t, 30*time.Second, 5000, func() { d.notify("WATCHDOG=1") })
 	if d.manager.busy == nil {
 		t.Fatal("all was taken unread: the test shows nothing")
 	}

@@ -39,3 +39,21 @@ func TestPatient(t *testing.T) {
 		}
 	})
 }
+
+// unhindered does something many times, with nobody to read it: it fails if that
+// is waited for.
+func unhindered(t *testing.T, limit time.Duration, many int, fn func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range many {
+			fn()
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		t.Fatal("the daemon waits for its reader")
+	}
+}

@@ -20,13 +20,7 @@ func TestOrderlyEnd(t *testing.T) {
 		r.OK(r.A.Start(t.Context()))
 		proc := r.A.Proc()
 		r.OK(proc.Signal(s))
-		r.await(proc)
-		if err := proc.Err(); err != nil {
-			t.Errorf("%v: %v, want exit code 0", s, err)
-		}
-		if err := left(r.A, proc.PID()); err != nil {
-			t.Errorf("%v: %v", s, err)
-		}
+		r.endsWell(s.String())
 		if out := proc.Tail(100); strings.Contains(out, "goroutine ") {
 			t.Errorf("%v: %s", s, out)
 		}
@@ -58,13 +52,20 @@ func TestSecondSignal(t *testing.T) {
 			}
 			r.OK(proc.Signal(s))
 		}
-		r.await(proc)
-		if err := proc.Err(); err != nil {
-			t.Errorf("%s, and again: %v, want exit code 0", name, err)
-		}
-		if err := left(r.A, proc.PID()); err != nil {
-			t.Errorf("%s, and again: %v", name, err)
-		}
+		r.endsWell(name + ", and again")
+	}
+}
+
+// endsWell waits for the end of the daemon on A, ordered in some way.
+func (r *rig) endsWell(way string) {
+	r.Helper()
+	proc := r.A.Proc()
+	r.await(proc)
+	if err := proc.Err(); err != nil {
+		r.Errorf("%s: %v, want exit code 0", way, err)
+	}
+	if err := left(r.A, proc.PID()); err != nil {
+		r.Errorf("%s: %v", way, err)
 	}
 }
 
