@@ -148,8 +148,15 @@ func (r *Rig) Failover(ctx context.Context, c *Cause, probe func(i int) bool) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := r.keepLate(); err != nil {
-		return nil, err
+	if r.options.Liberal || r.options.Late != 0 {
+		if err := r.tellNeighbours(); err != nil {
+			return nil, err
+		}
+	}
+	if r.options.Late != 0 {
+		if err := r.keepLate(); err != nil {
+			return nil, err
+		}
 	}
 	begin := time.Now()
 	r.Traffic.watch(begin)

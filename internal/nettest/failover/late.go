@@ -8,13 +8,11 @@ import (
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 )
 
-// keepLate has the server ignore who claims its gateway's address, for a while
-// that the kernel ends. The backup is told where its neighbours are: it would ask
-// for them in the name of that address, and so tell.
-func (r *Rig) keepLate() error {
-	if r.options.Late == 0 {
-		return nil
-	}
+// tellNeighbours tells the backup where its neighbours are. A new master asks for
+// them in the name of the address it was given just now. Its kernel may not take
+// the answer yet: an IPv6 address is there before packets to it are taken, and the
+// next question comes a second later. And with the question it tells them of itself.
+func (r *Rig) tellNeighbours() error {
 	for _, h := range []struct {
 		node      *nettest.Node
 		ifname    string
@@ -39,6 +37,12 @@ func (r *Rig) keepLate() error {
 			}
 		}
 	}
+	return nil
+}
+
+// keepLate has the server ignore who claims its gateway's address, for a while
+// that the kernel ends.
+func (r *Rig) keepLate() error {
 	return r.Pair.Server.NFT(fmt.Sprintf(`
 table arp late
 flush table arp late

@@ -34,7 +34,8 @@ type Options struct {
 	// networks learn of a new master one after the other, and what went one way
 	// through it comes back through the old one, whose kernel takes the answer to
 	// what it has not seen for invalid. Each connection then waits for a
-	// retransmission, whatever the daemons do.
+	// retransmission, whatever the daemons do. For the same reason the backup
+	// is told its neighbours.
 	Liberal bool
 	// Late keeps the news of a new master from the server, for IPv4, for so long
 	// after a failover begins; keepalived repeats it after five seconds. Else the
