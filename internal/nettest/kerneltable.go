@@ -2,7 +2,10 @@ package nettest
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"github.com/ti-mo/conntrack"
@@ -110,6 +113,19 @@ func (n *Node) Expectations() ([]string, error) {
 func (n *Node) Count() (int, error) {
 	flows, err := n.kernelDump()
 	return len(flows), err
+}
+
+// Held is the kernel's own count of the node's entries, which costs nothing to
+// read. One that has just ended may still count.
+func (n *Node) Held() (count int, err error) {
+	err = n.Do(func() error {
+		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+		if err == nil {
+			count, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+		return err
+	})
+	return count, err
 }
 
 // FlushKernel empties the kernel's table.

@@ -267,18 +267,6 @@ func (f *Firewall) connections() (int, error) {
 	return n, nil
 }
 
-// entries is the number of entries in the kernel's table.
-func (f *Firewall) entries() (n int, err error) {
-	err = f.Node.Do(func() error {
-		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-		if err == nil {
-			n, err = strconv.Atoi(strings.TrimSpace(string(text)))
-		}
-		return err
-	})
-	return n, err
-}
-
 // cacheSize reads the number of entries of a cache, "internal" or "external",
 // from the daemon's statistics.
 func (f *Firewall) cacheSize(which string, stats string) (int, error) {

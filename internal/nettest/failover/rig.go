@@ -267,7 +267,7 @@ func (r *Rig) synced(ctx context.Context) error {
 	want := len(r.Traffic.Flows) + r.options.Entries
 	if r.options.Inject {
 		return nettest.Eventually(ctx, patience, "the backup's kernel to have all connections", func() error {
-			if n, err := r.backup.entries(); err != nil || n < want {
+			if n, err := r.backup.Node.Held(); err != nil || n < want {
 				return errors.Join(err, fmt.Errorf("%s has %d entries, want %d", r.backup.Name(), n, want))
 			}
 			return nil
