@@ -38,8 +38,8 @@ func (k Kind) Binary() (string, error) {
 
 // startTimeout bounds a daemon's start, stopTimeout its orderly end.
 const (
-	startTimeout = 15 * time.Second
-	stopTimeout  = 10 * time.Second
+	startTimeout = 30 * time.Second
+	stopTimeout  = 30 * time.Second
 )
 
 // Daemon is one connection-tracking daemon on a node. It may be started,
