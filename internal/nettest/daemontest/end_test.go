@@ -42,7 +42,8 @@ func TestSecondSignal(t *testing.T) {
 	for name, order := range first {
 		r.OK(r.A.Start(t.Context()))
 		proc := r.A.Proc()
-		r.Dial(r.A, nil) // says nothing
+		r.Dial(r.A, nil)     // says nothing,
+		r.Request(r.A, "-s") // and was let in before this one
 		order(proc)
 		shutdowns++
 		r.Eventually("the shutdown", func() error { return r.reports(r.A, "shutdown received", shutdowns) })

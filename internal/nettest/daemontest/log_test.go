@@ -8,12 +8,10 @@ import (
 
 // peers are the lines that come when the other node pleases, and the one that
 // depends on the limit of the machine.
-var peers = regexp.MustCompile(`the other node has \(re\)started|resync completed|is less than net.netfilter.nf_conntrack_max`)
+var peers = regexp.MustCompile(`the other node has \(re\)started|resync completed|ready to take over|is less than net.netfilter.nf_conntrack_max`)
 
-// wantLines holds the other lines to those expected, in order.
-func wantLines(t *testing.T, got, want []string) {
-	t.Helper()
-	var same []string
+// own are the other lines.
+func own(got []string) (same []string) {
 	asked := 0
 	for _, line := range got {
 		switch {
@@ -25,9 +23,15 @@ func wantLines(t *testing.T, got, want []string) {
 			same = append(same, line)
 		}
 	}
-	for i := range max(len(same), len(want)) {
-		if i >= len(same) || i >= len(want) || !regexp.MustCompile("^"+want[i]+"$").MatchString(same[i]) {
-			t.Fatalf("line %d is not as expected; the log:\n%s\nwant:\n%s", i+1, strings.Join(same, "\n"), strings.Join(want, "\n"))
+	return same
+}
+
+// wantLines holds lines to those expected, in order.
+func wantLines(t *testing.T, got, want []string) {
+	t.Helper()
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || !regexp.MustCompile("^"+want[i]+"$").MatchString(got[i]) {
+			t.Fatalf("line %d is not as expected; the log:\n%s\nwant:\n%s", i+1, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }

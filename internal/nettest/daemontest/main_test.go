@@ -120,6 +120,25 @@ func (r *rig) count(d *nettest.Daemon) int {
 	return n
 }
 
+// held is the kernel's own count of a node's entries.
+func (r *rig) held(d *nettest.Daemon) int {
+	r.Helper()
+	n, err := d.Node.Held()
+	r.OK(err)
+	return n
+}
+
+// toldNothing fails if a daemon was told of what another has committed. After
+// some seconds it is told on purpose, which that other counts.
+func (r *rig) toldNothing(by, whom *nettest.Daemon) {
+	r.Helper()
+	_, external, err := whom.Sizes(r.Context())
+	r.OK(err)
+	if external != 0 && r.Number(r.Request(by, "-s", "health"), `retold: (\d+)`) == 0 {
+		r.Errorf("the committed entries were sent back: %d", external)
+	}
+}
+
 // cached waits until the caches of a daemon have so many entries; -1: any.
 func (r *rig) cached(d *nettest.Daemon, internal, external int) {
 	r.Helper()

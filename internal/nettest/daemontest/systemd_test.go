@@ -107,6 +107,10 @@ func newSystemd(t *testing.T) *systemd {
 	return s
 }
 
+// watchdog is the units' WatchdogSec: long enough for a daemon that waits for a
+// processor.
+const watchdog = 6 * time.Second
+
 // units are the shipped one, of which only the paths are the test's and the
 // watchdog is in a hurry, and one that goes into the background.
 func (s *systemd) units() map[string]string {
@@ -117,7 +121,7 @@ func (s *systemd) units() map[string]string {
 	const target = "[Unit]\nDefaultDependencies=no\n"
 	for _, change := range [][2]string{
 		{"/usr/sbin/conntrackgo -C /etc/conntrackd/conntrackd.conf", "/run/conntrackgo -C /run/conntrackd.conf"},
-		{"WatchdogSec=60s", "WatchdogSec=2s"},
+		{"WatchdogSec=60s", fmt.Sprintf("WatchdogSec=%ds", watchdog/time.Second)},
 		{"PrivateTmp=yes\n", ""},
 		{"StateDirectory=conntrackgo\nStateDirectoryMode=0700\n", ""}, // of a user's manager it is in the home
 		// Mounts that a container refuses.
@@ -192,7 +196,7 @@ func TestSystemd(t *testing.T) {
 		return err
 	})
 	// Longer than the watchdog waits: it is being told that all is well.
-	s.OK(nettest.Throughout(t.Context(), 3*time.Second, func() error {
+	s.OK(nettest.Throughout(t.Context(), watchdog+time.Second, func() error {
 		if pid := s.mainPID(unit); pid != first {
 			return fmt.Errorf("process %s instead of %s", pid, first)
 		}
@@ -249,7 +253,7 @@ func TestSystemdBackground(t *testing.T) {
 	s.answers()
 	pid := strings.TrimSpace(s.must("cat", "/run/conntrackd.lock"))
 	s.wants(unit, "MainPID", pid)
-	s.OK(nettest.Throughout(t.Context(), 3*time.Second, func() error {
+	s.OK(nettest.Throughout(t.Context(), watchdog+time.Second, func() error {
 		if got := s.mainPID(unit); got != pid {
 			return fmt.Errorf("process %s instead of %s", got, pid)
 		}
