@@ -20,7 +20,7 @@ const dumpExternal = 17
 
 // served is how long a client may wait for its answer whatever others do. It
 // includes the start of a process on a busy machine.
-const served = 5 * time.Second
+const served = 15 * time.Second
 
 // answers fails unless a's clients are served.
 func (r *rig) answers(what string) {
@@ -39,7 +39,7 @@ func TestClients(t *testing.T) {
 	const large, crowd = 50_000, 3000
 	r.Must(r.Writer(r.Two.B).Create(flood.UDPFlows(30, 0, large)))
 	r.inStep()
-	before, lines := r.usage(), len(r.lines(0))
+	before, lines, begun := r.usage(), len(r.lines(0)), time.Now()
 
 	// Readers that stop in the middle of a large table.
 	var readers []net.Conn
@@ -63,15 +63,16 @@ func TestClients(t *testing.T) {
 	}
 	r.answers("all of them")
 	r.bounded(before, 64<<10, 128+512+10)
-	r.recovered()
 
-	// One that was not in the way may go on reading.
+	// One that was not in the way may go on reading, unless it has taken nothing
+	// for half a minute.
 	last := readers[len(readers)-1]
 	_ = last.SetReadDeadline(time.Now().Add(duo.Patience))
 	rest, err := io.ReadAll(last)
 	if n := strings.Count(string(rest), "\n"); err != nil || n < large-1000 {
 		t.Errorf("the last reader got %d lines, %v, want about %d", n, err, large)
 	}
+	r.recovered()
 	for _, conn := range readers {
 		conn.Close()
 	}
@@ -85,7 +86,7 @@ func TestClients(t *testing.T) {
 	if n := r.Number(runtime, `local unknown request:\s+(\d+)`); n < crowd/3/2 {
 		t.Errorf("%d unknown requests counted of %d", n, crowd/3)
 	}
-	r.says(lines, `clients of the control socket .* had to make room for others \(\d+\)`, 1, 1)
+	r.saysOnce(lines, `clients of the control socket .* had to make room for others \(\d+\)`, begun)
 	r.short(lines, 5)
 }
 

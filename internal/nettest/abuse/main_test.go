@@ -137,6 +137,13 @@ func (r *rig) says(n int, pattern string, least, most int) {
 	}
 }
 
+// saysOnce is says of a line that comes when something begins to go wrong and,
+// as long as that goes on, once a minute. since is not after it began.
+func (r *rig) saysOnce(n int, pattern string, since time.Time) {
+	r.Helper()
+	r.says(n, pattern, 1, 1+int(time.Since(since)/time.Minute))
+}
+
 // short fails if the log got more than so many lines after the first n.
 func (r *rig) short(n, most int) {
 	r.Helper()
