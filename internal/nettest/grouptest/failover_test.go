@@ -2,6 +2,7 @@ package grouptest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -88,7 +89,7 @@ func (s *site) connect(n int) {
 				addr netip.Addr
 				port string
 			}{{nettest.Server, "7000"}, {nettest.Server6, "7000"}, {nettest.LanVIP, "8000"}, {nettest.LanVIP6, "8000"}} {
-				c, err := s.Client.Dial(network, net.JoinHostPort(to.addr.String(), to.port), 5*time.Second)
+				c, err := s.Client.Dial(network, net.JoinHostPort(to.addr.String(), to.port), convergence)
 				s.ok(err)
 				s.conns = append(s.conns, c)
 			}
@@ -101,7 +102,7 @@ func (s *site) connect(n int) {
 func (s *site) alive(when string) {
 	s.Helper()
 	for _, c := range s.conns {
-		if err := c.RoundTrip(10 * time.Second); err != nil {
+		if err := c.RoundTrip(convergence); err != nil {
 			s.Errorf("%s: %v", when, err)
 		}
 	}
@@ -209,9 +210,13 @@ func (s *site) finish(active *member, n int) nettest.Table {
 	for _, c := range s.conns[:n] {
 		from, err := netip.ParseAddrPort(c.LocalAddr().String())
 		s.ok(err)
+		to, err := netip.ParseAddrPort(c.RemoteAddr().String())
+		s.ok(err)
 		s.ok(c.Close())
+		// A connection to elsewhere may have the same port.
+		tuple := nettest.Tuple{Src: from.Addr(), Dst: to.Addr(), Sport: from.Port(), Dport: to.Port()}
 		for key, e := range kernel {
-			if key.Src == from.Addr() && key.Sport == from.Port() && strings.HasPrefix(c.String(), map[uint8]string{6: "tcp", 17: "udp"}[key.Proto]) {
+			if key.Tuple == tuple && c.Network == map[uint8]string{6: "tcp", 17: "udp"}[key.Proto] {
 				ended[key] = e
 			}
 		}
@@ -220,7 +225,8 @@ func (s *site) finish(active *member, n int) nettest.Table {
 		s.Fatalf("%d entries of %d connections on %s", len(ended), n, active)
 	}
 	for key := range ended {
-		_, err := active.Node.Run("conntrack", "-D", "-p", fmt.Sprint(key.Proto), "-s", key.Src.String(), "--orig-port-src", fmt.Sprint(key.Sport))
+		_, err := active.Node.Run("conntrack", "-D", "-p", fmt.Sprint(key.Proto), "-s", key.Src.String(), "-d", key.Dst.String(),
+			"--orig-port-src", fmt.Sprint(key.Sport), "--orig-port-dst", fmt.Sprint(key.Dport))
 		s.ok(err)
 	}
 	s.conns = s.conns[n:]
@@ -320,6 +326,9 @@ func TestCommitTakesTheLatest(t *testing.T) {
 	r.start(r.members...)
 	r.ok(a.begin(100))
 	r.ok(b.begin(100))
+	// What is told at the start is over: it would be the latest news.
+	r.eventually("all to be in step", func() error { return errors.Join(r.knows(c, a, b), r.healthy(r.members)) })
+	tellApart(r.Context())
 	for turn, last := range []*member{a, b, b, a} {
 		last.changes = uint32(10 + turn)
 		tellApart(r.Context())

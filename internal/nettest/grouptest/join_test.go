@@ -65,9 +65,12 @@ func TestJoin(t *testing.T) {
 			r.ok(joiner.begin(100))
 			r.each(three, func(m *member) error { return m.change(100) })
 			r.exact("all", r.members...)
-			if got := ready(file(3)); got != "0" {
-				t.Errorf("the ready file of the joiner says %q", got)
-			}
+			r.eventually("the ready file of the joiner", func() error {
+				if got := ready(file(3)); got != "0" {
+					return fmt.Errorf("it says %q", got)
+				}
+				return nil
+			})
 			r.ok(errors.Join(stop(), became()))
 		})
 	}

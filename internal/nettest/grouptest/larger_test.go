@@ -19,6 +19,15 @@ func TestLargerGroupOfC(t *testing.T) {
 	r := newRig(t, setup{over: multicast4, kinds: []nettest.Kind{nettest.C, nettest.C, nettest.C}, pairs: true})
 	a, b, c := r.members[0], r.members[1], r.members[2]
 	r.start(r.members...)
+	// Numbers begin at the second of the start and grow with each message. So that
+	// it is not luck who is ahead, A gets a lead on both, and B a smaller one.
+	for _, first := range []struct {
+		m *member
+		n int
+	}{{a, 300}, {b, 100}} {
+		r.ok(first.m.begin(first.n))
+		r.ok(first.m.end(first.n))
+	}
 	r.ok(a.begin(1000))
 	r.eventually("B and C to know the flows of A", func() error { return errors.Join(r.has(b, a, 1000), r.has(c, a, 1000)) })
 	r.ok(b.begin(1000))

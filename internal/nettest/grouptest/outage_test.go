@@ -144,11 +144,21 @@ func (r *rig) alone(stay []*member, lost *member, givenUp bool, during time.Dura
 			if other := stay[1-i]; !h.says(other, "in-step", "yes") || h.group["ready"] != "yes" {
 				r.Fatalf("without %s, %s says %v and of %s %v", lost, m, h.group, other, h.peers[other.addr])
 			}
-			n, err := m.unacknowledged(r.Context())
-			r.ok(err)
-			if givenUp && (n > queued || !h.says(lost, "unacknowledged", "0")) {
-				r.Fatalf("%d elements wait for acknowledgements, %v", n, h.peers[lost.addr])
+			if !givenUp {
+				continue
 			}
+			if !h.says(lost, "unacknowledged", "0") {
+				r.Fatalf("%s keeps something for %s: %v", m, lost, h.peers[lost.addr])
+			}
+			// On a busy machine there may be more for a moment. What is kept for one
+			// who is away would only grow.
+			r.eventually("acknowledgements", func() error {
+				n, err := m.unacknowledged(r.Context())
+				if err == nil && n > queued {
+					err = fmt.Errorf("%s has %d elements that wait for them", m, n)
+				}
+				return err
+			})
 		}
 		select {
 		case <-ctx.Done():
