@@ -3,6 +3,7 @@ package failover_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -67,8 +68,9 @@ var causes = []*failover.Cause{
 }
 
 // stallLimit is far above what is expected (about a second) because the
-// machine may be busy with other things.
-const stallLimit = 8 * time.Second
+// machine may be busy with other things, and TCP waits twice as long after each
+// segment in vain.
+const stallLimit = 15 * time.Second
 
 // half of the idle connections stay silent until the end.
 func half(i int) bool { return i%2 == 0 }
@@ -119,9 +121,15 @@ func TestFailover(t *testing.T) {
 func checkDaemons(t *testing.T, r *failover.Rig) {
 	t.Helper()
 	for _, f := range []*failover.Firewall{r.A, r.B} {
-		pids, err := f.DaemonPIDs()
-		if err != nil || len(pids) != 1 {
-			t.Errorf("firewall %s: %s daemons %v, error %v", f.Name(), f.Setup.Kind, pids, err)
+		// A C daemon that purges is two for a moment.
+		if err := nettest.Eventually(t.Context(), 10*time.Second, "one daemon on "+f.Name(), func() error {
+			pids, err := f.DaemonPIDs()
+			if err == nil && len(pids) != 1 {
+				err = fmt.Errorf("%s daemons %v", f.Setup.Kind, pids)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
 		}
 		log, err := os.ReadFile(f.Daemon.Config.LogFile)
 		if err != nil {
@@ -224,7 +232,7 @@ func TestHeldFailover(t *testing.T) {
 // kernels that take the segments of a connection as they come a failover costs
 // no segment, with ours as with C, although the server is late to hear of it.
 // The control is a kernel as it is by default: the old master drops what comes
-// back through it. One failover of three is enough: a busy machine is late, too.
+// back through it. One failover of several is enough: a busy machine is late, too.
 func TestNoSegmentIsLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -235,7 +243,7 @@ func TestNoSegmentIsLost(t *testing.T) {
 			setup := failover.Setup{Kind: test.kind, Script: ourScript}
 			r := newRig(t, failover.Options{A: setup, B: setup, Inject: true, Hold: 60, Liberal: test.liberal,
 				Late: 2 * time.Second, PurgeTimeout: 600})
-			for range 3 {
+			for range 6 {
 				result, err := r.Failover(t.Context(), failover.Stop, half)
 				if err != nil {
 					t.Fatal(err)

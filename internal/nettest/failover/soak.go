@@ -292,4 +292,4 @@ func (r *Rig) cutOne(ctx context.Context) error {
 }
 
 // cutPatience is how long a cut connection may say nothing.
-const cutPatience = 3 * time.Second
+const cutPatience = 10 * time.Second

@@ -64,7 +64,7 @@ func (s *server) reset(t *testing.T, f *Flow) {
 
 // TestLost cuts connections of each kind; exactly these are missed.
 func TestLost(t *testing.T) {
-	const within = 300 * time.Millisecond
+	const within = 2 * time.Second
 	busy, quiet, udp := []int{0}, []int{3}, []int{4, 5}
 	for name, test := range map[string]struct {
 		cut  func(t *testing.T, s *server, flows []*Flow)
