@@ -323,7 +323,8 @@ func TestSegment(t *testing.T) {
 	}
 	for i := range s.Nodes {
 		for j := range s.Nodes {
-			if err := reach(i, j); err != nil {
+			// A port forwards as soon as the kernel has noticed its carrier.
+			if err := Eventually(t.Context(), 20*time.Second, "the way", func() error { return reach(i, j) }); err != nil {
 				t.Errorf("%d does not reach %d: %v", i, j, err)
 			}
 		}
@@ -332,10 +333,13 @@ func TestSegment(t *testing.T) {
 		if err := cut(s.Nodes[2], false); err != nil {
 			t.Fatal(err)
 		}
-		state, err := s.Nodes[2].Run("ip", "link", "show", "dev", SyncIf)
-		if err == nil && strings.Contains(state, "NO-CARRIER") != (name == "carrier") {
-			err = errors.New(state)
-		}
+		err := Eventually(t.Context(), 20*time.Second, "the node to notice, or not", func() error {
+			state, err := s.Nodes[2].Run("ip", "link", "show", "dev", SyncIf)
+			if err == nil && strings.Contains(state, "NO-CARRIER") != (name == "carrier") {
+				err = errors.New(state)
+			}
+			return err
+		})
 		if pings(s.Nodes[0], SyncAddr(2, true).String()) == nil || pings(s.Nodes[2], SyncAddr(1, false).String()) == nil || err != nil {
 			t.Errorf("%s: the third node can be reached, or %v", name, err)
 		}
@@ -345,7 +349,7 @@ func TestSegment(t *testing.T) {
 		if err := cut(s.Nodes[2], true); err != nil {
 			t.Fatal(err)
 		}
-		if err := Eventually(t.Context(), 10*time.Second, "the third node", func() error { return reach(2, 0) }); err != nil {
+		if err := Eventually(t.Context(), 20*time.Second, "the third node", func() error { return reach(2, 0) }); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

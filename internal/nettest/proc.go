@@ -61,7 +61,7 @@ func runCommand(inside func(func() error) error, cmd *exec.Cmd, input string) (s
 	}
 	cmd.Stdout, cmd.Stderr = stream{&out, true}, stream{&out, false}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second // a busy machine takes its time to copy the rest
 	if err := inside(cmd.Start); err != nil {
 		return "", fmt.Errorf("start %s: %w", cmd.Args[0], err)
 	}

@@ -30,7 +30,7 @@ func TestChurnMakesItsEvents(t *testing.T) {
 	}
 	// It listens once it sees an event.
 	probe := flood.Load{To: 1, Flow: func(_ int, f *flood.Flow) { tcp(60_000, f) }}
-	err = nettest.Eventually(t.Context(), 10*time.Second, "conntrack -E to listen", func() error {
+	err = nettest.Eventually(t.Context(), 30*time.Second, "conntrack -E to listen", func() error {
 		if _, err := w.Create(probe); err != nil {
 			return err
 		}
@@ -49,14 +49,16 @@ func TestChurnMakesItsEvents(t *testing.T) {
 	if err != nil || r.OK != churn.Events() || churn.Events() != 3*flows {
 		t.Fatalf("%d of %d events, %v", r.OK, churn.Events(), err)
 	}
-	if between < 10 || between > r.OK {
+	// At least once for each batch, and those are small unless the machine is busy.
+	if between < 3*flows/128 || between > r.OK {
 		t.Errorf("Between was called %d times in %d requests", between, r.OK)
 	}
 	if left, err := n.Count(); left != 0 || err != nil {
 		t.Errorf("%d entries left, %v", left, err)
 	}
+	// The tool looks for the writer's name in all of /proc at each event.
 	var text string
-	err = nettest.Eventually(t.Context(), 5*time.Second, "the last event", func() error {
+	err = nettest.Eventually(t.Context(), time.Minute, "the last event", func() error {
 		text, err = seen(listener.Log, "NEW")
 		if n := strings.Count(text, "src=10.0.1.43 dst=10.9.0.1"); err == nil && n < 3 {
 			err = fmt.Errorf("%d events of the last flow", n)
@@ -116,14 +118,21 @@ func TestPackets(t *testing.T) {
 	if took, err := p.TCP(); err != nil || took < 80*time.Millisecond {
 		t.Errorf("TCP: %v, %v", took, err)
 	}
-	text, err := pair.A.Run("conntrack", "-L")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for word, want := range map[string]int{"udp ": 300, "TIME_WAIT ": 100} {
-		if got := strings.Count(text, word); got != want {
-			t.Errorf("the firewall tracks %d %s, want %d", got, word, want)
+	// The server has yet to close its ends of the last connections.
+	err = nettest.Eventually(t.Context(), 20*time.Second, "the firewall to track them", func() error {
+		text, err := pair.A.Run("conntrack", "-L")
+		if err != nil {
+			return err
 		}
+		for word, want := range map[string]int{"udp ": 300, "TIME_WAIT ": 100} {
+			if got := strings.Count(text, word); got != want {
+				return fmt.Errorf("%d %s, want %d", got, word, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -85,9 +85,9 @@ func (p *Packets) sources() (fds []int, err error) {
 
 // collect counts the answers until all are there or none comes for a while.
 func collect(fds []int, want int) (n int, err error) {
-	const quiet = 200 * time.Millisecond
+	const looks, pause = 40, 5 * time.Millisecond // a clock goes on while nobody looks
 	buf := make([]byte, 64)
-	for last := time.Now(); n < want && time.Since(last) < quiet; {
+	for idle := 0; n < want && idle < looks; idle++ {
 		for _, fd := range fds {
 			for {
 				_, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
@@ -98,10 +98,10 @@ func collect(fds []int, want int) (n int, err error) {
 					return n, fmt.Errorf("receive UDP answer: %w", err)
 				}
 				n++
-				last = time.Now()
+				idle = 0
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(pause)
 	}
 	return n, nil
 }
