@@ -284,19 +284,20 @@ func TestExpectDirect(t *testing.T) {
 // is no other sign that a sequence adjustment has arrived.
 func (r *rig) settle() {
 	r.Helper()
-	const quiet = 300 * time.Millisecond
+	const quiet, looks = 300 * time.Millisecond, 5 // a busy daemon answers late, too
 	var last string
 	var since time.Time
+	same := 0
 	r.eventually("the caches to settle", func() error {
 		now := ""
 		for _, d := range []*nettest.Daemon{r.a, r.b} {
 			caches, _, _ := strings.Cut(r.request(d, "-s"), "traffic processed")
 			now += caches
 		}
-		if now != last {
-			last, since = now, time.Now()
+		if same++; now != last {
+			last, since, same = now, time.Now(), 0
 		}
-		if time.Since(since) < quiet {
+		if same < looks || time.Since(since) < quiet {
 			return errors.New("they change")
 		}
 		return nil

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -195,6 +196,7 @@ type churner struct {
 	live     []int
 	isLive   map[int]bool
 	mark     uint32
+	ended    atomic.Int64 // flows
 }
 
 func newChurner(w *flood.Writer, dice *rand.Rand, from, to, rate int) *churner {
@@ -256,6 +258,7 @@ func (c *churner) round() error {
 	for _, i := range gone {
 		delete(c.isLive, i)
 	}
+	c.ended.Add(int64(n))
 	c.live = c.live[:len(c.live)-n]
 	return nil
 }

@@ -64,9 +64,9 @@ func TestFaultsControl(t *testing.T) {
 	t.Logf("FAULTS_SEED=%d", seed)
 	s := newStorm(t, pairing{nettest.C, nettest.C}, seed)
 	s.underLoad(func() {
-		s.pause(time.Second, time.Second)
+		s.endSome(s.loads[0]) // there are flows that B knows
 		s.a.Kill9()
-		s.pause(time.Second, time.Second)
+		s.endSome(s.loads[0])
 		s.restart(s.a)
 	})
 	s.request(s.b, "-n") // of their own accord they lack what began meanwhile, too
@@ -76,6 +76,18 @@ func TestFaultsControl(t *testing.T) {
 	} else {
 		t.Logf("as it must be: %.300v", err)
 	}
+}
+
+// endSome waits until a load has ended some hundred flows more.
+func (s *storm) endSome(c *churner) {
+	s.Helper()
+	want := c.ended.Load() + 200
+	s.eventually("flows to end", func() error {
+		if n := c.ended.Load(); n < want {
+			return fmt.Errorf("%d flows to go", want-n)
+		}
+		return nil
+	})
 }
 
 func faultSettings(t *testing.T) (length time.Duration, seed uint64) {

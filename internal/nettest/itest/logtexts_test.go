@@ -4,12 +4,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/conntrackgo/conntrackgo/internal/nettest"
 	"github.com/conntrackgo/conntrackgo/pkg/flow"
@@ -205,14 +207,35 @@ func playDuringCommit(r *rig) {
 	}
 	r.must(r.flood(r.two.B).Create, load(0, n, 0, 0, nil))
 	r.cachesAgreeBut(n)
-	conn, err := net.Dial("unix", r.a.Config.Socket)
+	commit := r.ask(r.a, 46) // -c
+	defer commit.Close()
+	// It has begun when the first entries are there, and a client started only
+	// then might come too late.
+	for end := time.Now().Add(convergence); ; {
+		if n, err := r.two.A.Held(); err != nil || n > 0 {
+			r.ok(err)
+			break
+		}
+		if time.Now().After(end) {
+			r.Fatal("no commit begins")
+		}
+	}
+	flush := r.ask(r.a, 45) // -f
+	defer flush.Close()
+	_, err := io.ReadAll(flush)
 	r.ok(err)
-	defer conn.Close()
-	_, err = conn.Write(binary.NativeEndian.AppendUint32(nil, 46)) // -c
-	r.ok(err)
-	r.eventually("the commit", func() error { return r.logs(r.a, "committing all external caches") })
-	r.request(r.a, "-f")
 	r.ok(r.a.Stop())
+}
+
+// ask sends the number of a request to a daemon.
+func (r *rig) ask(d *nettest.Daemon, code uint32) net.Conn {
+	r.Helper()
+	conn, err := net.Dial("unix", d.Config.Socket)
+	r.ok(err)
+	r.ok(conn.SetDeadline(time.Now().Add(convergence)))
+	_, err = conn.Write(binary.NativeEndian.AppendUint32(nil, code))
+	r.ok(err)
+	return conn
 }
 
 // overrunLines are said once each, however often events are lost.
@@ -266,7 +289,11 @@ func playRequests(r *rig) {
 	r.cachesAgree(r.b, r.a, 40)
 	r.request(r.b, "-n")
 	r.eventually("the peer's request", func() error { return r.logs(r.a, "sending bulk update") })
-	r.requests(r.a, "-n", "-B", "-c")
+	// What -n brings must be there before the cache is emptied for good.
+	r.request(r.a, "-f", "external")
+	r.request(r.a, "-n")
+	r.cachesAgree(r.b, r.a, 40)
+	r.requests(r.a, "-B", "-c")
 	r.request(r.a, "-c", "ct")
 	r.requests(r.a, "-f")
 	r.request(r.a, "-f", "internal")

@@ -107,7 +107,7 @@ func (r *rig) connect() []*nettest.Conn {
 func (r *rig) roundTrips(conns []*nettest.Conn, when string) {
 	r.Helper()
 	for _, c := range conns {
-		if err := c.RoundTrip(10 * time.Second); err != nil {
+		if err := c.RoundTrip(convergence); err != nil {
 			r.Errorf("%s: %v", when, err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestPackets(t *testing.T) {
 		conns := r.connect()
 		flows := len(conns) + 2 // two pings
 		r.trackedOnly(r.a, flows)
-		r.cachesAgree(r.a, r.b, flows)
+		r.allAtB(flows)
 
 		r.ok(r.pair.MoveVIPs(r.two.B))
 		if err := conns[1].RoundTrip(500 * time.Millisecond); err == nil {
@@ -210,7 +210,7 @@ func TestPacketsSCTP(t *testing.T) {
 			conns = append(conns, c)
 		}
 		r.trackedOnly(r.a, len(conns))
-		r.cachesAgree(r.a, r.b, len(conns))
+		r.allAtB(len(conns))
 		if n := len(r.kernel(r.two.A).Only(func(e *nettest.Entry) bool { return e.State == "ESTABLISHED" })); n != len(conns) {
 			t.Fatalf("%d of %d associations are established", n, len(conns))
 		}
@@ -219,11 +219,10 @@ func TestPacketsSCTP(t *testing.T) {
 		r.request(r.b, "-c")
 		r.sameKernels(r.two.A, r.two.B, nettest.KernelDiff{Tolerance: 5, Committer: p.b})
 		for _, c := range conns {
-			err := c.RoundTrip(3 * time.Second)
 			if p.b == nettest.C {
 				// Its commit spoils a tag, see KernelDiff.
-				t.Logf("committed by the C daemon: %v", err)
-			} else if err != nil {
+				t.Logf("committed by the C daemon: %v", c.RoundTrip(3*time.Second))
+			} else if err := c.RoundTrip(convergence); err != nil {
 				t.Error(err)
 			}
 		}
@@ -244,7 +243,7 @@ func TestPacketsWindowTracking(t *testing.T) {
 			r.ok(c.RoundTrip(5 * time.Second))
 			conns = append(conns, c)
 		}
-		r.cachesAgree(r.a, r.b, len(conns))
+		r.allAtB(len(conns))
 		for _, e := range r.kernel(r.two.A) {
 			if e.Raw.WScale[0] == 0 || e.Raw.WScale[1] == 0 {
 				t.Fatalf("%v has no window scales: the test shows nothing", e.Key)
@@ -254,11 +253,19 @@ func TestPacketsWindowTracking(t *testing.T) {
 		r.request(r.b, "-c")
 		r.sameKernels(r.two.A, r.two.B, nettest.KernelDiff{Tolerance: 5, Windows: p.b == nettest.Go, Committer: p.b})
 		for _, c := range conns {
-			if err := c.RoundTrip(10 * time.Second); err != nil {
+			if err := c.RoundTrip(convergence); err != nil {
 				t.Error(err)
 			}
 		}
 	})
+}
+
+// allAtB waits until B knows what A's kernel has, of which the caches may lack
+// the last events and agree all the same.
+func (r *rig) allAtB(flows int) {
+	r.Helper()
+	r.internalEqualsKernel(r.a)
+	r.cachesAgree(r.a, r.b, flows)
 }
 
 // trackedOnly waits until the kernel of an active node has exactly the flows

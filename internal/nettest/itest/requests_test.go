@@ -275,7 +275,7 @@ func TestKill(t *testing.T) {
 			r.request(d, "-k")
 			select {
 			case <-d.Proc().Done():
-			case <-time.After(5 * time.Second):
+			case <-time.After(convergence):
 				t.Fatalf("%s runs on after -k", d)
 			}
 			if err := d.Proc().Err(); err != nil {

@@ -139,7 +139,7 @@ func TestSecondDaemon(t *testing.T) {
 				if second.Proc().Err() == nil {
 					t.Error("the second daemon ended with exit code 0")
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(convergence):
 				t.Errorf("a second daemon runs with the same lock (start: %v)", startErr)
 			}
 			r.must(r.flood(r.two.A).Create, load(0, 10, 0, 0, nil))
