@@ -92,6 +92,7 @@ func adapt(text, dir string) string {
 	for _, at := range []string{"/var/run/", "/var/lock/", "/var/log/", "/run/"} {
 		text = strings.ReplaceAll(text, at, dir+"/")
 	}
+	text = regexp.MustCompile(`PollSecs \d+`).ReplaceAllString(text, "PollSecs 3600") // not amid a scene, however long it takes
 	text = regexp.MustCompile(`(?i)LogFile\s+(on|yes)\b`).ReplaceAllString(text, "LogFile "+dir+"/log ")
 	general := "Systemd off\n"
 	if !strings.Contains(text, "LockFile") {
