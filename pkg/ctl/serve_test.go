@@ -156,17 +156,22 @@ func TestServeRequestBytes(t *testing.T) {
 	}
 }
 
-func TestSilentClientIsDroppedAndDelaysNobody(t *testing.T) {
-	s := startServer(t, []Request{{Code: 21, Handle: write("reply")}}, Config{RequestTimeout: 200 * time.Millisecond})
-	silent := s.dial(t)
+func TestSilentClientDelaysNobody(t *testing.T) {
+	s := startServer(t, []Request{{Code: 21, Handle: write("reply")}}, Config{RequestTimeout: time.Hour})
+	s.dial(t)
 	for range 10 {
 		if got := s.call(t, 21); got != "reply" {
 			t.Fatalf("got %q", got)
 		}
 	}
 	if n := s.counters.LocalReadFailed.Load(); n != 0 {
-		t.Fatal("the silent client was gone before the others were served")
+		t.Errorf("%d clients did not ask, want one that still may", n)
 	}
+}
+
+func TestSilentClientIsDropped(t *testing.T) {
+	s := startServer(t, []Request{{Code: 21, Handle: write("reply")}}, Config{RequestTimeout: 50 * time.Millisecond})
+	silent := s.dial(t)
 	if got, err := io.ReadAll(silent); len(got) != 0 || err != nil {
 		t.Errorf("got %q %v", got, err)
 	}
@@ -175,12 +180,14 @@ func TestSilentClientIsDroppedAndDelaysNobody(t *testing.T) {
 	}
 }
 
-func TestStalledReaderIsDroppedAndDelaysNobody(t *testing.T) {
-	ended := make(chan error, 1)
-	s := startServer(t, []Request{
-		{Code: 16, Handle: endless(ended)},
+// stall asks for a reply without end, and reads no more than its beginning.
+func stall(t *testing.T, cfg Config) (s *testServer, ended <-chan error) {
+	t.Helper()
+	end := make(chan error, 1)
+	s = startServer(t, []Request{
+		{Code: 16, Handle: endless(end)},
 		{Code: 21, Handle: write("reply")},
-	}, Config{StallTimeout: 300 * time.Millisecond})
+	}, cfg)
 	stalled := s.dial(t)
 	if _, err := stalled.Write(native(16)); err != nil {
 		t.Fatal(err)
@@ -188,6 +195,11 @@ func TestStalledReaderIsDroppedAndDelaysNobody(t *testing.T) {
 	if _, err := io.ReadFull(stalled, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
+	return s, end
+}
+
+func TestStalledReaderDelaysNobody(t *testing.T) {
+	s, ended := stall(t, Config{StallTimeout: time.Hour})
 	for range 10 {
 		if got := s.call(t, 21); got != "reply" {
 			t.Fatalf("got %q", got)
@@ -195,9 +207,13 @@ func TestStalledReaderIsDroppedAndDelaysNobody(t *testing.T) {
 	}
 	select {
 	case err := <-ended:
-		t.Fatalf("dropped before the others were served: %v", err)
+		t.Errorf("dropped: %v", err)
 	default:
 	}
+}
+
+func TestStalledReaderIsDropped(t *testing.T) {
+	_, ended := stall(t, Config{StallTimeout: 50 * time.Millisecond})
 	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %v, want a deadline", err)
 	}
@@ -206,14 +222,14 @@ func TestStalledReaderIsDroppedAndDelaysNobody(t *testing.T) {
 // A reader is never dropped for being slow: the whole takes many times the
 // stall time.
 func TestSlowReaderGetsEverything(t *testing.T) {
-	const stall = 500 * time.Millisecond
+	const stall = 2 * time.Second // a busy machine makes pauses of its own
 	long := strings.Repeat("0123456789abcdef", 4<<20/16)
 	s := startServer(t, []Request{{Code: 16, Handle: write(long)}}, Config{StallTimeout: stall})
 	conn := s.dial(t)
 	if _, err := conn.Write(native(16)); err != nil {
 		t.Fatal(err)
 	}
-	pause := time.NewTicker(stall / 3)
+	pause := time.NewTicker(stall / 6)
 	defer pause.Stop()
 	start := time.Now()
 	var got strings.Builder
@@ -230,7 +246,7 @@ func TestSlowReaderGetsEverything(t *testing.T) {
 	if got.String() != long {
 		t.Errorf("got %d bytes of %d", got.Len(), len(long))
 	}
-	if d := time.Since(start); d < 3*stall {
+	if d := time.Since(start); d < 2*stall {
 		t.Errorf("took only %v: the test shows nothing", d)
 	}
 }
