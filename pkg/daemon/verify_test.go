@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/conntrackgo/conntrackgo/pkg/confparse"
@@ -136,52 +137,54 @@ func TestChecks(t *testing.T) {
 // TestEaser: who is in a hurry does not rest; who is not rests after each piece,
 // gives way, and ends with its context.
 func TestEaser(t *testing.T) {
-	d := &Daemon{cfg: &confparse.Config{}, sync: &syncer{}}
-	d.cfg.Node.HashLimit = 1 << 20
-	ctx, cancel := context.WithCancel(context.Background())
-	hurried := easer{d: d}
-	begin := time.Now()
-	for range 1000 {
-		if err := hurried.rest(ctx, comparePiece, 0); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		d := &Daemon{cfg: &confparse.Config{}, sync: &syncer{}}
+		d.cfg.Node.HashLimit = 1 << 20
+		ctx, cancel := context.WithCancel(context.Background())
+		hurried := easer{d: d}
+		begin := time.Now()
+		for range 1000 {
+			if err := hurried.rest(ctx, comparePiece, 0); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if err := hurried.settle(ctx); err != nil || time.Since(begin) > time.Second {
-		t.Errorf("in a hurry: %v, %v", time.Since(begin), err)
-	}
+		if err := hurried.settle(ctx); err != nil || time.Since(begin) != 0 {
+			t.Errorf("in a hurry: %v, %v", time.Since(begin), err)
+		}
 
-	slow := easer{d: d, slow: true}
-	begin = time.Now()
-	for range 10 {
-		if err := slow.rest(ctx, comparePiece/2, 0); err != nil {
-			t.Fatal(err)
+		slow := easer{d: d, slow: true}
+		begin = time.Now()
+		for range 10 {
+			if err := slow.rest(ctx, comparePiece/2, 0); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if got, least := time.Since(begin), 5*comparePiece*time.Second/compareRate; got < least {
-		t.Errorf("rested %v, want %v", got, least)
-	}
-	begin = time.Now()
-	for range 10000 {
-		if err := slow.rest(ctx, comparePiece, compareGone+1); err != nil {
-			t.Fatal(err)
+		if got, least := time.Since(begin), 5*comparePiece*time.Second/compareRate; got < least {
+			t.Errorf("rested %v, want %v", got, least)
 		}
-	}
-	if got := time.Since(begin); got > 10*time.Second {
-		t.Errorf("made no haste: %v", got)
-	}
+		begin = time.Now()
+		for range 10000 {
+			if err := slow.rest(ctx, comparePiece, compareGone+1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := time.Since(begin); got != 0 {
+			t.Errorf("made no haste: %v", got)
+		}
 
-	d.sync.tableWanted.Add(1)
-	if err := slow.rest(ctx, 1, 0); !errors.Is(err, errGaveWay) {
-		t.Errorf("somebody waits: %v", err)
-	}
-	d.sync.tableWanted.Add(-1)
-	cancel()
-	if err := slow.rest(ctx, comparePiece, 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("the daemon ends: %v", err)
-	}
-	if err := slow.settle(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("the daemon ends: %v", err)
-	}
+		d.sync.tableWanted.Add(1)
+		if err := slow.rest(ctx, 1, 0); !errors.Is(err, errGaveWay) {
+			t.Errorf("somebody waits: %v", err)
+		}
+		d.sync.tableWanted.Add(-1)
+		cancel()
+		if err := slow.rest(ctx, comparePiece, 0); !errors.Is(err, context.Canceled) {
+			t.Errorf("the daemon ends: %v", err)
+		}
+		if err := slow.settle(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("the daemon ends: %v", err)
+		}
+	})
 }
 
 // TestCompareRate: a comparison takes half of its interval at most.
