@@ -194,7 +194,7 @@ func work(t *testing.T, what string, links []Link, done func() bool) (got []stri
 	t.Helper()
 	b := NewBatch(32, 2048)
 	p := make([]unix.PollFd, len(links))
-	for end := time.Now().Add(15 * time.Second); !done(); {
+	for end := time.Now().Add(30 * time.Second); !done(); {
 		if time.Now().After(end) {
 			t.Fatalf("wait for %s: in vain, %q", what, got)
 		}

@@ -115,11 +115,16 @@ func (c *twoCables) talk(t *testing.T, what string, done func() bool) (got []str
 	})
 }
 
-// on reports whether both send on a device, and hear each other there.
+// on reports whether both send on a device, for good, and hear each other there.
 func (c *twoCables) on(device string) func() bool {
 	start := time.Now()
 	return func() bool {
-		return c.a.sending().Name() == device && c.b.sending().Name() == device && c.heard(start, device)
+		for _, s := range []*Set{c.a, c.b} {
+			if s.sending().Name() != device || s.Current().Name() != device {
+				return false
+			}
+		}
+		return c.heard(start, device)
 	}
 }
 

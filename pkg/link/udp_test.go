@@ -168,12 +168,14 @@ func checkRefused(t *testing.T, n *namespace, s Stats, ok bool, from, device str
 func TestRefusedByPeer(t *testing.T) {
 	port := freePort(t)
 	a := openLoopback(t, "127.0.0.1", "127.0.0.2", port)
-	for range 5 {
+	// The answer to each comes at once, unless the machine is busy, and is seen
+	// with the next.
+	sent := uint64(0)
+	for end := time.Now().Add(10 * time.Second); a.Stats().SendErrors < 4 && time.Now().Before(end); sent++ {
 		send(t, a, "nobody listens")
 	}
-	// The answer to each comes at once; the one to the last is not seen yet.
-	if s := a.Stats(); s.SendErrors != 4 || s.SentPackets != 5 {
-		t.Errorf("%+v", s)
+	if s := a.Stats(); s.SendErrors != 4 || s.SentPackets != sent {
+		t.Errorf("%d sent: %+v", sent, s)
 	}
 	b := openLoopback(t, "127.0.0.2", "127.0.0.1", port)
 	send(t, a, "first", "second")
@@ -412,13 +414,14 @@ func TestDropsAreCounted(t *testing.T) {
 	for range sent {
 		send(t, a, string(make([]byte, 1000)))
 	}
-	dropped := b.Stats().RecvDropped
-	if dropped == 0 || dropped >= sent {
-		t.Fatalf("dropped %d of %d", dropped, sent)
-	}
-	receive(t, b, sent-int(dropped))
+	// A busy machine may still carry the last ones through lo.
 	before := b.Stats()
-	if before.RecvPackets+before.RecvDropped != sent {
+	for in, end := NewBatch(32, 2048), time.Now().Add(10*time.Second); before.RecvPackets+before.RecvDropped < sent && time.Now().Before(end); before = b.Stats() {
+		if _, err := b.Recv(in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if before.RecvPackets+before.RecvDropped != sent || before.RecvDropped == 0 || before.RecvPackets == 0 {
 		t.Errorf("%+v", before)
 	}
 	if err := b.Close(); err != nil {
