@@ -31,7 +31,7 @@ type Config struct {
 	// Default marks the link to send on first.
 	Default bool
 	// Interface is the device of the link. It must exist when the link is
-	// opened; its MTU bounds a datagram.
+	// opened (but see SetConfig.Wait); its MTU bounds a datagram.
 	Interface string
 	// Local is the address to listen on and to send from (IPv4_address,
 	// IPv6_address); for Multicast it is the group. Invalid: the wildcard of

@@ -22,6 +22,9 @@ func lookupDevice(name string) (device, error) {
 	if op := new(net.OpError); errors.As(err, &op) {
 		err = op.Err // without "route ip+net"
 	}
+	if err != nil && !errors.As(err, new(unix.Errno)) { // the system had no reason to fail
+		err = missing{err}
+	}
 	if err != nil {
 		return device{}, fmt.Errorf("find interface: %w", err)
 	}

@@ -74,7 +74,7 @@ func groupDevice(cfg *Config, group netip.Addr) (*net.Interface, error) {
 			return &all[i], nil
 		}
 	}
-	return nil, errors.Join(fmt.Errorf("no interface has the address %s of IPv4_interface", cfg.MulticastInterface), err)
+	return nil, errors.Join(missing{fmt.Errorf("no interface has the address %s of IPv4_interface", cfg.MulticastInterface)}, err)
 }
 
 func hasAddress(i *net.Interface, a netip.Addr) bool {

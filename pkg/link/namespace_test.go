@@ -118,6 +118,12 @@ func pair(t *testing.T) (a, b *namespace) {
 func plug(t *testing.T, a, b *namespace) {
 	t.Helper()
 	cable(t, a, b, "sync0")
+	address(t, a, b)
+}
+
+// address gives the ends of the cable their addresses.
+func address(t *testing.T, a, b *namespace) {
+	t.Helper()
 	for i, n := range []*namespace{a, b} {
 		n.ip(t, fmt.Sprintf("addr add 10.9.0.%d/24 dev sync0", i+1), fmt.Sprintf("addr add fd09::%d/64 dev sync0 nodad", i+1))
 		n.awaitLocal(t, fmt.Sprintf("fd09::%d", i+1))

@@ -71,6 +71,12 @@ func (p *poller) fired() {
 	_, _ = unix.Read(p.timer, expirations[:])
 }
 
+// noTimer ends the timer for good.
+func (p *poller) noTimer() {
+	_ = unix.Close(p.timer)
+	p.timer = -1
+}
+
 func (p *poller) close() error {
 	var errs []error
 	for _, fd := range []int{p.fd, p.timer} {

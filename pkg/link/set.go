@@ -28,6 +28,11 @@ type SetConfig struct {
 	// Changed is called with the link that is used from now on, or with nil
 	// when none is up and running. It must not use the links. May be nil.
 	Changed func(Link)
+	// Wait makes a link whose interface or address is not there wait for it,
+	// instead of an error. It is called with that link and what is missing, then
+	// with nil when the link is open, from Recv; and with whatever else hinders
+	// that meanwhile, each time it is something else. Nil: nothing is waited for.
+	Wait func(l Link, why error)
 }
 
 // A Set is several links as one: it sends on one of them, the current one, and
@@ -70,7 +75,7 @@ type (
 // OpenSet opens links. A single one is returned as it is.
 func OpenSet(cfg SetConfig) (Link, error) {
 	if len(cfg.Links) == 1 {
-		return Open(cfg.Links[0])
+		return openOrWait(cfg.Links[0], 1, cfg.Wait)
 	}
 	s := &Set{watch: watch{-1}, changed: cfg.Changed, asked: cfg.Unanswered, start: time.Now()}
 	if s.asked == nil {
@@ -88,7 +93,7 @@ func (s *Set) open(cfg *SetConfig) (err error) {
 	}
 	s.fd = s.poll.fd
 	// First the watch: what changes while the links are opened is seen.
-	if s.watch, err = newWatch(); err != nil {
+	if s.watch, err = newWatch(0); err != nil {
 		return err
 	}
 	if err = s.poll.watch(s.watch.fd, tagWatch, unix.EPOLLIN); err != nil {
@@ -97,9 +102,12 @@ func (s *Set) open(cfg *SetConfig) (err error) {
 	running := make([]bool, len(cfg.Links))
 	home := 0
 	for i, c := range cfg.Links {
-		l, err := openOne(c, len(cfg.Links))
+		l, err := openOrWait(c, len(cfg.Links), cfg.Wait)
 		if err != nil {
 			return err
+		}
+		if w, ok := l.(*late); ok {
+			w.open = s.among(w.open)
 		}
 		s.links = append(s.links, l)
 		if err = s.poll.watch(l.FD(), int32(i), unix.EPOLLIN); err != nil {
@@ -109,16 +117,39 @@ func (s *Set) open(cfg *SetConfig) (err error) {
 			home = i
 		}
 	}
-	for _, l := range s.links {
-		if d, ok := l.(*datagrams); ok && d.transport == UDP {
-			d.rx.alone()
-		}
-	}
+	share(false, s.links...)
 	s.said = home
 	s.failover = newFailover(running, home, cfg.ReturnToDefault, cfg.Silence)
 	s.apply(s.failover.current, unchanged)
 	s.poll.set(tick, true)
 	return nil
+}
+
+// among makes an opener of one that opens a link after the others: they have
+// their addresses to themselves by then.
+func (s *Set) among(open func() (Link, error)) func() (Link, error) {
+	return func() (Link, error) {
+		l, err := open()
+		if errors.Is(err, unix.EADDRINUSE) {
+			share(true, s.links...)
+			l, err = open()
+			share(false, s.links...)
+		}
+		share(false, l)
+		return l, err
+	}
+}
+
+// share lets UDP links have an address together with others, or no longer.
+func share(on bool, links ...Link) {
+	for _, l := range links {
+		if w, ok := l.(*late); ok {
+			l = w.opened()
+		}
+		if d, ok := l.(*datagrams); ok && d.transport == UDP {
+			d.rx.share(on)
+		}
+	}
 }
 
 // Links returns the links in the order of the configuration.

@@ -71,9 +71,13 @@ func receiver(cfg *Config, bind netip.AddrPort, index int, more ...option) (*soc
 // multicast group: then each gets it.
 var shared = []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "share the address"}}
 
-// alone takes shared back.
-func (s *socket) alone() {
-	_ = s.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 0) })
+// share sets shared, or takes it back.
+func (s *socket) share(on bool) {
+	value := 0
+	if on {
+		value = 1
+	}
+	_ = s.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, value) })
 }
 
 // arrivalOptions ask the kernel which interface a datagram came through.

@@ -255,24 +255,27 @@ func comeBack(t *testing.T, nsA, nsB *namespace, a, b Link, localA, localB strin
 	nsA.receiveUntil(t, a, "back")
 }
 
+// steal tries to bind another socket to an address that may be taken.
+func steal(t *testing.T, n *namespace, addr string) (err error) {
+	t.Helper()
+	n.do(func() {
+		fd, e := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if e != nil {
+			t.Error(e)
+			return
+		}
+		defer unix.Close(fd)
+		err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+			unix.Bind(fd, &unix.SockaddrInet4{Port: 3780, Addr: netip.MustParseAddr(addr).As4()}))
+	})
+	return err
+}
+
 // What is sent to a link must not go to whoever binds its address and port after
 // it: SO_REUSEADDR would let any user of the machine do that.
 func TestNobodyTakesThePort(t *testing.T) {
 	n, _ := pair(t)
 	n.ip(t, "addr add 10.8.0.1/24 dev sync0")
-	steal := func(addr string) (err error) {
-		n.do(func() {
-			fd, e := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			if e != nil {
-				t.Error(e)
-				return
-			}
-			defer unix.Close(fd)
-			err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-				unix.Bind(fd, &unix.SockaddrInet4{Port: 3780, Addr: netip.MustParseAddr(addr).As4()}))
-		})
-		return err
-	}
 	several := func(cfgs ...Config) func() (Link, error) {
 		return func() (Link, error) { return OpenSet(SetConfig{Links: cfgs}) }
 	}
@@ -301,13 +304,13 @@ func TestNobodyTakesThePort(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := steal(c.addr); !errors.Is(err, c.want) {
+			if err := steal(t, n, c.addr); !errors.Is(err, c.want) {
 				t.Errorf("another socket on %s: %v, want %v", c.addr, err, c.want)
 			}
 			if err := l.Close(); err != nil {
 				t.Error(err)
 			}
-			if err := steal(c.addr); err != nil {
+			if err := steal(t, n, c.addr); err != nil {
 				t.Errorf("when the link is closed: %v", err)
 			}
 		})

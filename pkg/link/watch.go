@@ -6,16 +6,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A watch is a netlink socket that is readable when something about an
-// interface has changed. What that is does not matter: who is woken looks.
+// A watch is a netlink socket that is readable when something about interfaces,
+// or what else is asked for, has changed. What that is does not matter: who is
+// woken looks.
 type watch struct{ fd int }
 
-func newWatch() (watch, error) {
+// newWatch watches interfaces, and more groups (RTMGRP_*).
+func newWatch(more uint32) (watch, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return watch{-1}, fmt.Errorf("watch interfaces: make socket: %w", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | more}); err != nil {
 		_ = unix.Close(fd)
 		return watch{-1}, fmt.Errorf("watch interfaces: bind: %w", err)
 	}
