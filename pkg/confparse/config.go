@@ -54,6 +54,9 @@ type Config struct {
 	// ReturnToDefault makes the daemon go back to the Default link when that
 	// is up again.
 	ReturnToDefault bool
+	// WaitForInterface makes the daemon start without the interfaces and
+	// addresses of its links, and wait for them.
+	WaitForInterface bool
 
 	// LockFile is the path of the lock that holds off a second daemon.
 	LockFile string

@@ -121,6 +121,7 @@ func effects() (list []effect) {
 	add("Conntrackgo/Reconcile", "General { PollSecs 3 } Conntrackgo { |Reconcile 7 | }", func(*Config) {})
 	add("Conntrackgo/CommitVerify", "Conntrackgo { |CommitVerify off | }", func(c *Config) { c.CommitVerify = false })
 	add("Conntrackgo/ReturnToDefault", "Conntrackgo { |ReturnToDefault on | }", func(c *Config) { c.ReturnToDefault = true })
+	add("Conntrackgo/WaitForInterface", "Conntrackgo { |WaitForInterface on | }", func(c *Config) { c.WaitForInterface = true })
 	inject := func(hold time.Duration) func(c *Config) {
 		return func(c *Config) { c.Node.DisableExternalCache, c.Node.Hold = true, hold }
 	}

@@ -45,6 +45,12 @@ var ourRows = []row{
 		help:   "Of several links: go back to the one marked Default, else the first, once it has been up for ten seconds. If it fails again soon, the next return waits twice as long, up to ten minutes. The C daemon stays where it is, and follows.",
 	},
 	{
+		in: "Conntrackgo", words: "WaitForInterface", arg: boolean,
+		set:    setBool(func(c *Config) *bool { return &c.WaitForInterface }),
+		absent: "off",
+		help:   "Start although the Interface of a link, or its address (IPv4_address, IPv6_address; of Multicast IPv4_interface), is not there yet: the log says so, the link is DOWN, and it is opened as soon as they come. Everything else works meanwhile, and of several links the others are used. A misspelt name is waited for, too. The C daemon refuses to start.",
+	},
+	{
 		in: "Conntrackgo", words: "ReadyFile", arg: path,
 		set:    setPath(func(c *Config) *string { return &c.ReadyFile }, maxPath),
 		absent: "none",

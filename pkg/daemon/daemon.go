@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
@@ -61,7 +62,7 @@ type Daemon struct {
 type syncer struct {
 	waiter *waiter
 	link   link.Link
-	group  *link.Group // link, if there may be several peers
+	group  speaker // link, if there may be several peers
 	events *kernel.Events
 	commit *kernel.Writer // commits
 	flush  *kernel.Writer // flushes ordered by the operator
@@ -100,6 +101,11 @@ type syncer struct {
 	compared Comparison // guarded by mu
 	masters  masters
 	kernel   kernelCounters
+}
+
+// speaker is a link.Group, or one that waits for its interface.
+type speaker interface {
+	SendTo(to netip.Addr, batch [][]byte) (sent int, err error)
 }
 
 // Run runs a daemon until ctx ends, SIGTERM, SIGINT or SIGQUIT comes, or a

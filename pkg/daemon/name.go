@@ -18,7 +18,8 @@ const machineID = "/etc/machine-id"
 // nameOf names this node and its life (docs/protocol.md 12.1). The name is made
 // of what does not change with a restart and is another one on the other node:
 // the installation, which may be a copy, and what its links have on the wire,
-// which cannot be. No file needs to be kept for it.
+// which cannot be. No file needs to be kept for it. Of an interface that is not
+// there yet nothing is known that a copy has not; there the time stands in.
 func nameOf(links []link.Config, now time.Time) wire.NodeName {
 	h := sha256.New()
 	id, _ := os.ReadFile(machineID) // no such file: the links do
@@ -27,6 +28,8 @@ func nameOf(links []link.Config, now time.Time) wire.NodeName {
 		var hardware net.HardwareAddr
 		if i, err := net.InterfaceByName(l.Interface); err == nil {
 			hardware = i.HardwareAddr
+		} else {
+			fmt.Fprintf(h, "%d\n", now.UnixNano())
 		}
 		fmt.Fprintf(h, "%v %s %v %v %v %d\n", l.Transport, l.Interface, hardware, l.Local, l.MulticastInterface, l.Port)
 	}

@@ -10,7 +10,7 @@ import (
 
 func TestName(t *testing.T) {
 	links := func(local string) []link.Config {
-		return []link.Config{{Transport: link.UDP, Interface: "sync0", Local: netip.MustParseAddr(local), Port: 3780}}
+		return []link.Config{{Transport: link.UDP, Interface: "lo", Local: netip.MustParseAddr(local), Port: 3780}}
 	}
 	now := time.Unix(1700000000, 5)
 	a := nameOf(links("10.9.0.1"), now)
@@ -19,6 +19,11 @@ func TestName(t *testing.T) {
 	}
 	if other := nameOf(links("10.9.0.2"), now); other.Node == a.Node {
 		t.Errorf("another address, and the same name %x", a.Node)
+	}
+	late := links("10.9.0.1")
+	late[0].Interface = "nosuch0"
+	if nameOf(late, now).Node == nameOf(late, now.Add(1)).Node {
+		t.Error("two copies of a machine whose interface is not there have one name")
 	}
 	if a.Node == 0 || nameOf(nil, now).Node == 0 {
 		t.Error("a name that names nobody")

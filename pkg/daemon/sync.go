@@ -54,10 +54,10 @@ func (d *Daemon) openSync() (*syncer, error) {
 // openGroup begins relations with the peers of a group, or lets the node look
 // for them.
 func (d *Daemon) openGroup(s *syncer) {
-	var ok bool
-	if s.group, ok = s.link.(*link.Group); !ok {
+	if !d.cfg.Node.Group {
 		return
 	}
+	s.group = s.link.(speaker)
 	if s.link.Transport() == link.Multicast {
 		s.node.Announce()
 		return
@@ -111,7 +111,21 @@ func (d *Daemon) linkConfig() link.SetConfig {
 	if d.cfg.Node.Mode == node.ALARM {
 		cfg.Silence = 0
 	}
+	if d.cfg.WaitForInterface {
+		cfg.Wait = d.sayLate
+	}
 	return cfg
+}
+
+// sayLate says that a link is not there yet, or that it is open now. Then it may
+// change what fits into a datagram; the loop is in the node when it receives.
+func (d *Daemon) sayLate(l link.Link, why error) {
+	if why != nil {
+		d.say(saidLink, func() { d.log.Warnf("sync link on %s is not there yet: waiting for it (%v)", l.Name(), why) })
+		return
+	}
+	d.say(saidLink, func() { d.log.Infof("sync link on %s is open now", l.Name()) })
+	d.sync.size = d.sync.link.MTU()
 }
 
 // sayLink says which link is used from now on.
