@@ -15,23 +15,24 @@ import (
 var outages = []struct {
 	name       string
 	away, back func(r *rig) error
-	says       bool // with UDP: that datagrams can't be sent
+	says       bool   // with UDP: that datagrams can't be sent
+	missing    string // what a start without it calls it; "": it does not matter there
 }{
 	{"address removed", func(r *rig) error {
 		return r.Two.A.DelAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
 	}, func(r *rig) error {
 		return r.Two.A.AddAddr(nettest.SyncIf, nettest.SyncA.String()+"/30")
-	}, true},
+	}, true, nettest.SyncA.String()},
 	{"interface down", func(r *rig) error {
 		return r.Two.A.IP("link set " + nettest.SyncIf + " down")
 	}, func(r *rig) error {
 		return r.Two.A.IP("link set " + nettest.SyncIf + " up")
-	}, true},
+	}, true, ""},
 	{"cable pulled", func(r *rig) error {
 		return r.Two.B.IP("link set " + nettest.SyncIf + " down")
 	}, func(r *rig) error {
 		return r.Two.B.IP("link set " + nettest.SyncIf + " up")
-	}, false},
+	}, false, ""},
 	{"interface removed", func(r *rig) error {
 		return r.Two.A.IP("link del " + nettest.SyncIf)
 	}, func(r *rig) error {
@@ -42,7 +43,7 @@ var outages = []struct {
 			return err
 		}
 		return r.Two.B.AddAddr(nettest.SyncIf, nettest.SyncB.String()+"/30")
-	}, true},
+	}, true, "no such network interface"},
 }
 
 // TestLinkGoes takes the link away in all ways, one after the other, while
@@ -78,7 +79,7 @@ func TestLinkGoes(t *testing.T) {
 }
 
 // TestLinkMissing starts without the interface, and without its address: both
-// daemons refuse, and ours says what is missing.
+// daemons refuse, and ours says what is missing. TestLinkComesLate tells it to wait.
 func TestLinkMissing(t *testing.T) {
 	for _, kind := range []nettest.Kind{nettest.C, nettest.Go} {
 		for what, change := range map[string]func(*nettest.Config){
