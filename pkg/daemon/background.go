@@ -49,10 +49,10 @@ func Background(cfg *confparse.Config) error {
 		return fmt.Errorf("start background process: %w", err)
 	}
 	w.Close()
-	if cfg.Systemd {
-		new(patient).do(func() { _, _ = sd.SdNotify(false, "MAINPID="+strconv.Itoa(cmd.Process.Pid)) })
-	}
 	if _, err := io.ReadFull(r, make([]byte, 1)); err == nil {
+		if cfg.Systemd {
+			new(patient).do(func() { _, _ = sd.SdNotify(false, handOver(cmd.Process.Pid)) })
+		}
 		return nil
 	}
 	if err := cmd.Wait(); err != nil {
@@ -60,6 +60,11 @@ func Background(cfg *confparse.Config) error {
 	}
 	return errors.New("background process ended early")
 }
+
+// handOver tells the service manager who the daemon is, and that it is ready. By
+// default it listens to the process that it takes for the daemon only, so a word
+// of the next one would be lost if it came first.
+func handOver(pid int) string { return "MAINPID=" + strconv.Itoa(pid) + "\n" + sd.SdNotifyReady }
 
 // ownBinary returns the path this process was started by, a link or not: the
 // process takes its name from it. A path that leads to another program, as
@@ -118,7 +123,6 @@ func (d *Daemon) ready() error {
 		d.notify(sd.SdNotifyReady)
 		return nil
 	}
-	d.notify(sd.SdNotifyReady)
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
