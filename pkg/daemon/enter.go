@@ -180,6 +180,10 @@ func (d *Daemon) sayNotice(log logrus.FieldLogger, x node.Notice) {
 		log.Warn("the other node answers nothing any more: nothing is kept for it; its entries stay")
 	case node.PeerBack:
 		log.Info("the other node is back: exchanging all entries")
+	case node.PeerSilent:
+		log.Warnf("the other node is silent: nothing has been heard of it for %d s; its entries stay", x.Count)
+	case node.PeerHeard:
+		log.Infof("the other node is heard again, after %d s", x.Count)
 	case node.ResyncComplete:
 		log.Info("resync completed: the external cache has all entries of the other node")
 	case node.TablesDiffer:

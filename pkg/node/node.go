@@ -56,6 +56,7 @@ type Node struct {
 	// was away, or of a former life of ours. Used with Group.
 	leftovers bool
 	peer      peer
+	silent    silent
 	say       saying
 	mark      marking
 	hear      hearing
@@ -362,6 +363,7 @@ func (n *Node) Tick(now time.Duration) {
 	n.giveUp(now)
 	n.refresh(now)
 	n.watchPeer(now)
+	n.watchSilence(now)
 	n.endRestored(now)
 	n.retryResync(now)
 	n.refill(now)

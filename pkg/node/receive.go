@@ -54,6 +54,9 @@ func (n *Node) taken(now time.Duration, seq uint32) {
 	if !p.heard {
 		p.heard, p.firstAt = true, now
 	}
+	if n.silent.said {
+		n.heardAgain(now)
+	}
 	p.lastAt = now
 	if n.hear.open {
 		n.hearMore(seq)

@@ -160,6 +160,10 @@ const (
 	// does; PeerBack: it has.
 	PeerAway
 	PeerBack
+	// PeerSilent: nothing has been heard of the peer of a pair for Count seconds;
+	// PeerHeard: it is heard again, after so many.
+	PeerSilent
+	PeerHeard
 )
 
 // A Notice is something that happened inside the node.

@@ -1,6 +1,7 @@
 package abuse_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -74,6 +75,35 @@ func TestLinkGoes(t *testing.T) {
 			if transport == "UDP" {
 				r.saysOnce(0, `datagrams could not be sent on the sync link \(\d+\): `, begun)
 			}
+		})
+	}
+}
+
+// TestSilenceIsSaid pulls the cable for longer than a node in step says nothing: a
+// line when the other node has fallen silent, and one when it is heard again.
+func TestSilenceIsSaid(t *testing.T) {
+	for _, kind := range []nettest.Kind{nettest.Go, nettest.C} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			r := newRigOf(t, kind, nil).start()
+			lines := len(r.lines(0))
+			logged := func(text string) {
+				r.Eventually(text, func() error {
+					if !strings.Contains(strings.Join(r.lines(lines), "\n"), text) {
+						return errors.New("not in the log")
+					}
+					return nil
+				})
+			}
+			cable := outages[2]
+			r.OK(cable.away(r))
+			logged("the other node is silent")
+			r.OK(cable.back(r))
+			logged("the other node is heard again")
+			r.recovered()
+			r.OK(r.A.Stop())
+			r.says(lines, `\[warning\] the other node is silent: nothing has been heard of it for [5-9] s; its entries stay$`, 1, 1)
+			r.says(lines, `\[notice\] the other node is heard again, after \d+ s$`, 1, 1)
 		})
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // peers are the lines that come when the other node pleases, and the one that
 // depends on the limit of the machine.
-var peers = regexp.MustCompile(`the other node has \(re\)started|resync completed|ready to take over|is less than net.netfilter.nf_conntrack_max`)
+var peers = regexp.MustCompile(`the other node (has \(re\)started|is silent|is heard again)|resync completed|ready to take over|is less than net.netfilter.nf_conntrack_max`)
 
 // own are the other lines.
 func own(got []string) (same []string) {

@@ -115,6 +115,7 @@ var differences = []*difference{
 	{scene: "v55-.*", aspect: "course", reason: "C does not start: this kernel has no helpers in user space, which we do not run"},
 	{aspect: "log", ours: true, text: `\[notice\] resync completed: the external cache has all entries of the other node`, reason: "C does not know"},
 	{aspect: "log", ours: true, rare: true, text: `\[notice\] ready to take over: .*`, reason: "likewise"},
+	{aspect: "log", ours: true, rare: true, text: `\[warning\] the other node is silent: .*|\[notice\] the other node is heard again, .*`, reason: "C says nothing of it"},
 	{aspect: "log", ours: true, rare: true, text: `\[(notice|warning)\] commit verified: \d+ of \d+ entries are in the kernel.*`, reason: "C does not look"},
 }
 
