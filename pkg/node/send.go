@@ -228,6 +228,10 @@ func (n *Node) feedBulk(now time.Duration) {
 		if now < b.retry {
 			return
 		}
+		if unacked >= w.size && unacked > n.cfg.ResendQueueSize-bulkChunk {
+			b.retry = now + bulkRetry // it would push out what the peer may still ask for
+			return
+		}
 		b.unheard = 0
 	}
 	b.stalled = false
