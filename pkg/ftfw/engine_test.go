@@ -147,23 +147,94 @@ func TestBulkDoneBeforeEventIsPulled(t *testing.T) {
 	}
 }
 
-// TestManyResyncs: more RESYNCs than can wait are acknowledged with the rest.
+// TestManyResyncs: of more RESYNCs than can wait for a bulk the latest do.
 func TestManyResyncs(t *testing.T) {
-	e, next := pair(t, Config{})
+	for _, window := range []int{2, 4, 300} {
+		e, next := pair(t, Config{ACKWindow: window, ResendQueue: 131072})
+		const late = 3
+		acked := map[uint32]bool{}
+		acks := func(now time.Duration) {
+			e.Tick(now)
+			for _, f := range popAll(e) {
+				for n := f.Header.From; f.Header.Class() == wire.ACK && n <= f.Header.To; n++ {
+					acked[n] = true
+				}
+			}
+		}
+		for range heldMax + late {
+			e.Receive(0, next(wire.FlagRESYNC, 0, 0))
+			acks(0)
+		}
+		acks(time.Second)
+		for n := uint32(9001); n < 9001+heldMax+late; n++ {
+			if want := n < 9001+late; acked[n] != want {
+				t.Errorf("window %d, before the bulk: RESYNC %d acknowledged %v", window, n, acked[n])
+			}
+		}
+		pullAll(e)
+		for now := 2 * time.Second; e.out.bulks.Due; now += time.Second { // those that had to wait
+			acks(now)
+			pullAll(e)
+		}
+		e.BulkDone()
+		acks(time.Minute)
+		for n := uint32(9001); n < 9001+heldMax+late; n++ {
+			if !acked[n] {
+				t.Errorf("window %d, after the bulk: RESYNC %d is not acknowledged", window, n)
+			}
+		}
+	}
+}
+
+// TestResyncEndsWithTheLatestBulk: whoever asks more often than the other side
+// can keep in mind is told of the end when the last of the bulks has come.
+func TestResyncEndsWithTheLatestBulk(t *testing.T) {
+	asker, answerer := New(Config{FirstSeq: 1, ACKWindow: 300, ResendQueue: 1000}, 0), New(Config{FirstSeq: 9000, ACKWindow: 300, ResendQueue: 1000}, 0)
+	objects := 0
+	pass := func(from, to *Engine, now time.Duration) {
+		from.Tick(now)
+		for _, f := range popAll(from) {
+			if to.Receive(now, f.Header) == Deliver {
+				objects++
+			}
+		}
+	}
+	ends := func() (n int) {
+		for ev, ok := asker.NextEvent(); ok; ev, ok = asker.NextEvent() {
+			if ev.Kind == ResyncComplete {
+				n++
+			}
+		}
+		return n
+	}
+	now := time.Duration(0)
+	both := func() {
+		for range 2 {
+			now += 50 * time.Millisecond
+			pass(asker, answerer, now)
+			pass(answerer, asker, now)
+		}
+	}
+	both()
 	for range heldMax + 3 {
-		e.Receive(0, next(wire.FlagRESYNC, 0, 0))
+		asker.RequestResync()
+		both()
 	}
-	e.Tick(time.Second)
-	acked := map[uint32]bool{}
-	for _, f := range popAll(e) {
-		for n := f.Header.From; n <= f.Header.To; n++ {
-			acked[n] = true
-		}
+	if n := ends(); n != 0 {
+		t.Fatalf("%d resyncs ended before a bulk", n)
 	}
-	for n := uint32(9001); n < 9001+heldMax+3; n++ {
-		if want := n >= 9001+heldMax; acked[n] != want {
-			t.Errorf("RESYNC %d: acknowledged %v, want %v", n, acked[n], want)
-		}
+	answerer.Enqueue(7)
+	both()
+	now += 1500 * time.Millisecond // so that no bulk has to wait any more
+	both()
+	pullAll(answerer)
+	if n := ends(); n != 0 || objects != 1 {
+		t.Fatalf("%d resyncs ended in the bulk, with %d objects", n, objects)
+	}
+	answerer.BulkDone()
+	both()
+	if n := ends(); n != 1 || asker.resync.outstanding != 0 {
+		t.Errorf("%d resyncs ended after the bulk, %d RESYNCs wait", n, asker.resync.outstanding)
 	}
 }
 

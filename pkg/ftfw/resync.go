@@ -7,7 +7,7 @@ import (
 	"github.com/conntrackgo/conntrackgo/pkg/wire"
 )
 
-// heldMax is how many RESYNCs wait for a bulk at most.
+// heldMax is how many RESYNCs wait for a bulk at most: the latest ones.
 const heldMax = 8
 
 // resyncing is both directions of RESYNC (docs/protocol.md 5.7).
@@ -68,9 +68,23 @@ func (e *Engine) resyncWanted(now time.Duration, seq uint32) {
 	r := &e.resync
 	e.wantBulk(now)
 	r.bulkOwed = true
-	if r.heldCount < heldMax {
-		r.held[r.heldCount] = seq
-		r.heldCount++
+	if r.heldCount == heldMax {
+		e.releaseOldest()
+	}
+	r.held[r.heldCount] = seq
+	r.heldCount++
+}
+
+// releaseOldest acknowledges a RESYNC before its bulk, to make room for a later
+// one. A Go peer's resync is not over before all its RESYNCs are acknowledged,
+// and to a C peer it makes no difference.
+func (e *Engine) releaseOldest() {
+	r := &e.resync
+	oldest := r.held[0]
+	r.heldCount--
+	copy(r.held[:r.heldCount], r.held[1:])
+	if !e.ack.set || wire.Before(oldest, e.ack.from) { // else it goes with the next ACK
+		e.queueControl(wire.FlagACK, oldest, oldest)
 	}
 }
 
