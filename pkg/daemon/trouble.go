@@ -133,6 +133,11 @@ func (d *Daemon) makeTroubles() []trouble {
 			return fmt.Sprintf("datagrams could not be sent on the sync link (%d): %v", n, h.link.LastUnsendable)
 		},
 	}, {
+		count: func(h *health) uint64 { return h.link.Unaccepted },
+		text: func(h *health, n uint64) string {
+			return fmt.Sprintf("the other node's connection on the sync link could not be accepted (%d times): %v", n, h.link.LastUnaccepted)
+		},
+	}, {
 		count: func(h *health) uint64 { return h.node.Internal.NoSpace },
 		text:  full(node.Internal),
 	}, {

@@ -57,6 +57,8 @@ type counters struct {
 	sendErrors, recvErrors, truncated, refused     atomic.Uint64
 	unsendable                                     atomic.Uint64
 	why                                            atomic.Uint32 // errno of the last one
+	unaccepted                                     atomic.Uint64
+	whyUnaccepted                                  atomic.Uint32 // likewise
 }
 
 // refuse counts datagrams that the system would not send.
@@ -73,6 +75,7 @@ func (c *counters) stats() Stats {
 		SendErrors: c.sendErrors.Load(), RecvErrors: c.recvErrors.Load(),
 		Truncated: c.truncated.Load(), Refused: c.refused.Load(),
 		Unsendable: c.unsendable.Load(), LastUnsendable: unix.Errno(c.why.Load()),
+		Unaccepted: c.unaccepted.Load(), LastUnaccepted: unix.Errno(c.whyUnaccepted.Load()),
 	}
 }
 

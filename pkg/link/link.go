@@ -61,6 +61,11 @@ type Stats struct {
 	// of an interface, an address or a route, and LastUnsendable is why.
 	Unsendable     uint64
 	LastUnsendable syscall.Errno
+	// Unaccepted are those of RecvErrors that were a connection of TCP the own
+	// system would not give us, and LastUnaccepted is why: no free descriptor,
+	// for one. It is tried again each second.
+	Unaccepted     uint64
+	LastUnaccepted syscall.Errno
 	// RecvDropped are datagrams the kernel threw away because the receive
 	// buffer was full; they are in no other counter.
 	RecvDropped uint64

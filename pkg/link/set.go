@@ -339,6 +339,10 @@ func (s *Set) Stats() (sum Stats) {
 		if x.LastUnsendable != 0 {
 			sum.LastUnsendable = x.LastUnsendable
 		}
+		sum.Unaccepted += x.Unaccepted
+		if x.LastUnaccepted != 0 {
+			sum.LastUnaccepted = x.LastUnaccepted
+		}
 		sum.RecvDropped += x.RecvDropped
 		sum.Queued += x.Queued
 		sum.Truncated += x.Truncated

@@ -182,6 +182,7 @@ func (l *tcp) Recv(b *Batch) (int, error) {
 		case tagTimer:
 			l.poll.fired()
 			l.out.tick()
+			l.in.resume()
 		}
 	}
 	if incoming {

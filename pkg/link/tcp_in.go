@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -11,7 +12,8 @@ import (
 type incomingTCP struct {
 	tcp      *tcp
 	listener int
-	fd       int // -1: nobody is connected
+	paused   bool // nobody looks who wants to connect
+	fd       int  // -1: nobody is connected
 	from     netip.Addr
 	guard    guard
 	stream   stream
@@ -69,7 +71,7 @@ func (in *incomingTCP) accept(b *Batch) {
 	fd, sa, err := unix.Accept4(in.listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {
 		if err != unix.EAGAIN && err != unix.EINTR && err != unix.ECONNABORTED {
-			in.tcp.count.recvErrors.Add(1)
+			in.unacceptable(err)
 		}
 		return
 	}
@@ -92,6 +94,30 @@ func (in *incomingTCP) accept(b *Batch) {
 	}
 	in.fd, in.from = fd, from
 	in.tcp.server.Store(true)
+}
+
+// unacceptable counts a connection that could not be taken, most likely for want
+// of a descriptor. It stays where it is, and would be announced again at once:
+// nobody looks until the timer fires.
+func (in *incomingTCP) unacceptable(err error) {
+	c := &in.tcp.count
+	c.recvErrors.Add(1)
+	c.unaccepted.Add(1)
+	var e unix.Errno
+	if errors.As(err, &e) {
+		c.whyUnaccepted.Store(uint32(e))
+	}
+	in.paused = true
+	in.tcp.poll.change(in.listener, tagListener, 0)
+	in.tcp.out.wake(mostBackoff)
+}
+
+// resume looks again.
+func (in *incomingTCP) resume() {
+	if in.paused {
+		in.paused = false
+		in.tcp.poll.change(in.listener, tagListener, unix.EPOLLIN)
+	}
 }
 
 func addrOf(sa unix.Sockaddr) netip.Addr {

@@ -101,6 +101,14 @@ func (o *outgoingTCP) later() {
 	o.backoff = min(2*o.backoff, mostBackoff)
 }
 
+// wake makes the timer fire within d, or when it would anyway, as it does at the
+// latest after connectTimeout unless there is a connection, or none to be made.
+func (o *outgoingTCP) wake(d time.Duration) {
+	if o.up || !o.peer.IsValid() {
+		o.tcp.poll.set(d, false)
+	}
+}
+
 // tick is the time of the next attempt, or the end of one.
 func (o *outgoingTCP) tick() {
 	switch {
