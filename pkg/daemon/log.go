@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	logrussyslog "github.com/sirupsen/logrus/hooks/syslog"
+	"golang.org/x/sys/unix"
 
 	"github.com/conntrackgo/conntrackgo/pkg/confparse"
 )
@@ -109,17 +110,27 @@ func openLogFile(path string) (*logFile, error) {
 	return l, l.reopen()
 }
 
+// reopen opens the file anew; after an error the old one is kept. A named pipe
+// needs no reader, as in C, and nobody waits for one: it takes what it holds.
 func (l *logFile) reopen() error {
-	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	access, pipe := os.O_WRONLY, false
+	if info, err := os.Stat(l.path); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		access, pipe = os.O_RDWR, true
+	}
+	f, err := os.OpenFile(l.path, access|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log file: %w", err)
+	}
+	var w io.Writer = f
+	if pipe {
+		w = &terminal{f: f}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.f != nil {
 		l.f.Close()
 	}
-	l.f, l.w = f, f
+	l.f, l.w = f, w
 	return nil
 }
 

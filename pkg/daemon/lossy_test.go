@@ -9,6 +9,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a full disk did not take is missed in the file, once it takes lines again.
@@ -108,6 +111,52 @@ func TestUnreadPipe(t *testing.T) {
 	want := fmt.Sprintf(`^\[.*\[warning\] %d lines are missing here: nobody reads them\nnext\n$`, 3000-written)
 	if err != nil || !regexp.MustCompile(want).Match(rest) {
 		t.Errorf("%q, %v, want %s", rest, err, want)
+	}
+}
+
+// A log file that is a named pipe needs no reader, neither at the start nor when
+// it is opened anew, and whoever comes reads what the pipe held, and how much is
+// missing.
+func TestLogFileIsAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var l *logFile
+	line := []byte(strings.Repeat("x", 99) + "\n")
+	const many = 3000
+	unhindered(t, 10*time.Second, 1, func() {
+		var err error
+		if l, err = openLogFile(path); err != nil {
+			t.Error(err)
+		}
+	})
+	unhindered(t, 3000*terminalPatience/10, many, func() { _, _ = l.Write(line) })
+	unhindered(t, 10*time.Second, 1, func() {
+		if err := l.reopen(); err != nil {
+			t.Error(err)
+		}
+	})
+	lost, why := l.unwritten()
+	if lost == 0 || lost == many || !errors.Is(why, errUnread) {
+		t.Fatalf("%d lines of %d unwritten: %v", lost, many, why)
+	}
+	r, err := os.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, len(line)*(many-int(lost)))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Write([]byte("next\n")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4096)
+	n, err := r.Read(b)
+	want := fmt.Sprintf(`^\[.*\[warning\] %d lines are missing here: nobody reads them\nnext\n$`, lost)
+	if err != nil || !regexp.MustCompile(want).Match(b[:n]) {
+		t.Errorf("%q, %v, want %s", b[:n], err, want)
 	}
 }
 
