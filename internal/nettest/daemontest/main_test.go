@@ -84,7 +84,12 @@ func left(d *nettest.Daemon, pid int) error {
 // ended reports whether a process has ended, reaped or not.
 func ended(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || strings.Contains(string(stat), ") Z ")
+	if err != nil {
+		return true
+	}
+	// As long as another thread has not ended, its files are open and its lock held.
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err != nil || strings.Contains(string(stat), ") Z ") && len(threads) <= 1
 }
 
 func (r *rig) finish(conn net.Conn) string {
