@@ -50,8 +50,11 @@ func Background(cfg *confparse.Config) error {
 	}
 	w.Close()
 	if _, err := io.ReadFull(r, make([]byte, 1)); err == nil {
-		if cfg.Systemd {
-			new(patient).do(func() { _, _ = sd.SdNotify(false, handOver(cmd.Process.Pid)) })
+		if !cfg.Systemd {
+			return nil
+		}
+		if err := tell(new(patient), handOver(cmd.Process.Pid)); err != nil {
+			fmt.Fprintf(os.Stderr, "can't notify the service manager: %v\n", err)
 		}
 		return nil
 	}

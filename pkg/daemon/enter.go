@@ -181,7 +181,7 @@ func (d *Daemon) sayNotice(log logrus.FieldLogger, x node.Notice) {
 	case node.PeerBack:
 		log.Info("the other node is back: exchanging all entries")
 	case node.PeerSilent:
-		log.Warnf("the other node is silent: nothing has been heard of it for %d s; its entries stay", x.Count)
+		log.Warnf("the other node is silent: nothing has been heard of it for %d s", x.Count)
 	case node.PeerHeard:
 		log.Infof("the other node is heard again, after %d s", x.Count)
 	case node.ResyncComplete:

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/syslog"
@@ -111,18 +112,26 @@ func openLogFile(path string) (*logFile, error) {
 }
 
 // reopen opens the file anew; after an error the old one is kept. A named pipe
-// needs no reader, as in C, and nobody waits for one: it takes what it holds.
+// needs no reader, as in C, if we may read it. Nobody waits for what is behind a
+// pipe or a terminal: it takes what it can.
 func (l *logFile) reopen() error {
-	access, pipe := os.O_WRONLY, false
-	if info, err := os.Stat(l.path); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
-		access, pipe = os.O_RDWR, true
+	const how = os.O_APPEND | os.O_CREATE | unix.O_NONBLOCK
+	access, regular := os.O_WRONLY, true
+	if info, err := os.Stat(l.path); err == nil {
+		regular = info.Mode().IsRegular()
+		if info.Mode()&os.ModeNamedPipe != 0 {
+			access = os.O_RDWR
+		}
 	}
-	f, err := os.OpenFile(l.path, access|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK, 0o600)
+	f, err := os.OpenFile(l.path, access|how, 0o600)
+	if access == os.O_RDWR && errors.Is(err, os.ErrPermission) {
+		f, err = os.OpenFile(l.path, os.O_WRONLY|how, 0o600)
+	}
 	if err != nil {
 		return fmt.Errorf("open log file: %w", err)
 	}
 	var w io.Writer = f
-	if pipe {
+	if !regular {
 		w = &terminal{f: f}
 	}
 	l.mu.Lock()

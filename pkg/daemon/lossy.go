@@ -68,8 +68,9 @@ func (l *lossy) unwritten() (lines uint64, why error) {
 	return l.lost, l.why
 }
 
-// terminal is a standard output. Where it is a pipe or a socket that nobody
-// reads, the daemon must not wait: it gives up lines instead.
+// terminal is a standard output, or a log file that is none. Where it is a pipe,
+// a socket or a line that nobody reads, the daemon must not wait: it gives up
+// lines instead.
 type terminal struct {
 	f    *os.File
 	deaf bool // the last line was given up
@@ -96,7 +97,13 @@ func (t *terminal) Write(b []byte) (int, error) {
 	if t.deaf = !writable(t.f, patience); t.deaf {
 		return 0, errUnread
 	}
-	return t.f.Write(b)
+	// There was room, but maybe not for all of it.
+	_ = t.f.SetWriteDeadline(time.Now().Add(terminalPatience)) // a standard output has none
+	n, err := t.f.Write(b)
+	if t.deaf = errors.Is(err, os.ErrDeadlineExceeded); t.deaf {
+		err = errUnread
+	}
+	return n, err
 }
 
 // writable reports whether a line can be written without waiting, within a

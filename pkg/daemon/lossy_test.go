@@ -172,3 +172,26 @@ func TestClosedTerminal(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Nor does anybody wait for a terminal that shows nothing.
+func TestLogFileIsATerminal(t *testing.T) {
+	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no terminal: %v", err)
+	}
+	defer screen.Close()
+	fd := int(screen.Fd())
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err = errors.Join(err, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := openLogFile(fmt.Sprintf("/dev/pts/%d", number))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, many := []byte(strings.Repeat("x", 99)+"\n"), 3000
+	unhindered(t, 3000*terminalPatience/10, many, func() { _, _ = l.Write(line) })
+	if lost, why := l.unwritten(); lost == 0 || lost == uint64(many) {
+		t.Errorf("%d lines of %d unwritten: %v", lost, many, why)
+	}
+}

@@ -25,6 +25,10 @@ func TestName(t *testing.T) {
 	if nameOf(late, now).Node == nameOf(late, now.Add(1)).Node {
 		t.Error("two copies of a machine whose interface is not there have one name")
 	}
+	two := append(links("10.9.0.1"), late...)
+	if nameOf(two, now).Node != nameOf(two, now.Add(1)).Node {
+		t.Error("another name at each start, as one of two interfaces is not there")
+	}
 	if a.Node == 0 || nameOf(nil, now).Node == 0 {
 		t.Error("a name that names nobody")
 	}

@@ -17,15 +17,18 @@ func (d *Daemon) notify(state string) {
 	if !d.cfg.Systemd {
 		return
 	}
-	var failed error
-	_, done := d.manager.do(func() { _, failed = sd.SdNotify(false, state) })
-	err := errDeafManager
-	if done { // else failed may yet be written
-		err = failed
-	}
-	if err != nil {
+	if err := tell(&d.manager, state); err != nil {
 		d.say(saidManager, func() { d.log.Warnf("can't notify the service manager: %v", err) })
 	}
+}
+
+// tell tells the service manager, if there is one.
+func tell(p *patient, state string) error {
+	var failed error
+	if _, done := p.do(func() { _, failed = sd.SdNotify(false, state) }); !done {
+		return errDeafManager // and failed may yet be written
+	}
+	return failed
 }
 
 // watchdog tells the service manager twice per interval that the loop turns

@@ -15,7 +15,8 @@ import (
 // A late link is one that could not be opened at the start, as its interface or
 // address was not there. It waits for that, in Recv, and is the real link from
 // then on. Until then it is Down, what is sent is lost, and MTU and Buffers are
-// what can be expected.
+// what can be expected. Of several links a late TCP one makes five epoll
+// instances, one in the other, as many as the kernel allows.
 type late struct {
 	cfg  Config
 	open func() (Link, error)
@@ -31,7 +32,8 @@ type late struct {
 	mu    sync.Mutex // guards what follows, and who opens or closes
 	poll  *poller
 	watch watch
-	said  string // why it could not be opened, other than that something is missing
+	said  string    // why it could not be opened
+	tried time.Time // when that was
 }
 
 const (
@@ -44,7 +46,9 @@ const (
 const (
 	// lateEvery is how often a late link is tried without any news.
 	lateEvery = 2 * time.Second
-	ethernet  = 1500 // MTU of an interface that is not there
+	// lateAtMost is how long it rests after an attempt however much news there is.
+	lateAtMost = 100 * time.Millisecond
+	ethernet   = 1500 // MTU of an interface that is not there
 )
 
 // missing is an error that ends by itself when what is missing comes.
@@ -68,7 +72,7 @@ func openOrWait(cfg Config, of int, wait func(l Link, why error)) (Link, error) 
 	if err := l.begin(); err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for %s link on %q: %w", cfg.Transport, cfg.Interface, err), l.Close())
 	}
-	wait(l, errors.Unwrap(err))
+	l.wait(err)
 	return l, nil
 }
 
@@ -129,13 +133,18 @@ func (l *late) look() error {
 		return nil
 	}
 	l.poll.fired()
-	l.poll.set(lateEvery, true)
 	l.watch.drain()
+	if rest := lateAtMost - time.Since(l.tried); rest > 0 {
+		l.poll.set(rest, false)
+		return nil
+	}
+	l.poll.set(lateEvery, true)
 	// Where many other interfaces come and go this is the quick way to see that
 	// it was none of ours.
 	if interfaceIndex(l.watch.fd, l.cfg.Interface) == 0 {
 		return nil
 	}
+	l.tried = time.Now()
 	x, err := l.open()
 	if err == nil {
 		if err = l.poll.watch(x.FD(), tagLate, unix.EPOLLIN); err != nil {
@@ -143,10 +152,7 @@ func (l *late) look() error {
 		}
 	}
 	if err != nil {
-		if why := err.Error(); !isMissing(err) && why != l.said {
-			l.said = why
-			l.say(l, err)
-		}
+		l.wait(err)
 		return nil
 	}
 	l.poll.noTimer()
@@ -154,6 +160,17 @@ func (l *late) look() error {
 	l.real.Store(&x)
 	l.say(l, nil)
 	return nil
+}
+
+// wait says why it waits, if it has not said so last.
+func (l *late) wait(err error) {
+	if inner := errors.Unwrap(err); inner != nil {
+		err = inner // whoever is told knows which link it is
+	}
+	if why := err.Error(); why != l.said {
+		l.said = why
+		l.say(l, err)
+	}
 }
 
 // Close ends the link, or the waiting for it.

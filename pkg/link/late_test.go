@@ -102,14 +102,17 @@ func TestLate(t *testing.T) {
 				work(t, "both to open", both, func() bool { return a.isOpen() && b.isOpen() })
 			} else {
 				settle(t, both)
-				a.is(t, noInterface) // and not that the address is missing
+				a.is(t, noInterface, c.needs)
 				for _, w := range []*waiting{a, b} {
 					w.bare.(*late).poll.set(time.Hour, false) // the news suffices
 				}
 			}
 			address(t, nsA, nsB)
 			work(t, "both to open", both, func() bool { return a.isOpen() && b.isOpen() })
-			a.is(t, noInterface, "open")
+			said := len(a.said)
+			if said > 3 {
+				t.Errorf("it said %q", a.said)
+			}
 			talk(t, a, b)
 			if a.FD() != fd || a.Status() != Running {
 				t.Errorf("descriptor %d, was %d; %s", a.FD(), fd, a.Status())
@@ -121,10 +124,35 @@ func TestLate(t *testing.T) {
 				}
 				comeBack(t, nsA, nsB, inside{a.bare, nsA}, inside{b.bare, nsB}, c.localA, c.localB)
 			}
-			a.is(t, noInterface, "open")
-			b.is(t, noInterface, "open")
+			if len(a.said) != said {
+				t.Errorf("it said %q after it was open", a.said[said:])
+			}
 		})
 	}
+}
+
+// TestLateRests: however much news there is, an attempt costs too much to be made
+// for each.
+func TestLateRests(t *testing.T) {
+	n, _ := pair(t)
+	w := n.wait(t, ends("10.9.0.77", "10.9.0.2"))
+	l := w.bare.(*late)
+	attempts, open := 0, l.open
+	l.open = func() (Link, error) { attempts++; return open() }
+	begin := time.Now()
+	for range 200 {
+		l.poll.set(0, false)
+		await(t, l)
+		if n, err := w.Recv(NewBatch(1, 100)); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if most := 1 + int(time.Since(begin)/lateAtMost); attempts == 0 || attempts > most {
+		t.Errorf("%d attempts, want 1 to %d", attempts, most)
+	}
+	n.ip(t, "addr add 10.9.0.77/24 dev sync0")
+	work(t, "the link to open", []Link{w}, w.isOpen)
+	w.is(t, noAddress, "open")
 }
 
 // settle works until the links have had nothing to do for a while, a shorter one
@@ -160,7 +188,7 @@ func TestLateAddressIsTentative(t *testing.T) {
 	cable(t, nsA, nsB, "sync0")
 	nsA.ip(t, "addr add fd09::1/64 dev sync0")
 	work(t, "the link to open", []Link{a}, a.isOpen)
-	a.is(t, noInterface, "open")
+	a.is(t, noInterface, "a new IPv6 address takes a second or two", "open")
 	nsA.ip(t, "link add filler0 type veth peer name filler1")
 	if readable(t, a, lateEvery*3/2) {
 		t.Error("there is something to do, and nothing has come")
@@ -274,6 +302,7 @@ func TestLateLeavesNothing(t *testing.T) {
 		l := w.bare.(*late)
 		once := descriptors(t)
 		for range 20 {
+			l.tried = time.Time{}
 			l.poll.set(0, false)
 			await(t, l)
 			if n, err := w.Recv(NewBatch(1, 100)); n != 0 || err != nil {

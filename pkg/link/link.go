@@ -63,7 +63,7 @@ type Stats struct {
 	LastUnsendable syscall.Errno
 	// Unaccepted are those of RecvErrors that were a connection of TCP the own
 	// system would not give us, and LastUnaccepted is why: no free descriptor,
-	// for one. It is tried again each second.
+	// for one. It is tried again within three seconds.
 	Unaccepted     uint64
 	LastUnaccepted syscall.Errno
 	// RecvDropped are datagrams the kernel threw away because the receive

@@ -82,7 +82,7 @@ type Node struct {
 func New(cfg Config, firstSeq uint32, seed [2]uint64) *Node {
 	n := &Node{
 		cfg:    cfg,
-		window: newWindow(min(cfg.BulkWindow, cfg.ResendQueueSize-windowStep), cfg.ACKWindowSize),
+		window: newWindow(min(cfg.BulkWindow, cfg.ResendQueueSize-2*bulkChunk), cfg.ACKWindowSize),
 		wire: wire.Options{
 			OmitTimeout: cfg.CommitTimeout != 0,
 			WindowScale: cfg.TCPWindowTracking,
