@@ -316,7 +316,7 @@ func (p *pair) commit(ctx context.Context, n int) (time.Duration, error) {
 		return 0, err
 	}
 	took := time.Since(begin)
-	got, err := kernelEntries(p.nodes.B)
+	got, err := p.nodes.B.Held()
 	if err == nil && got != n {
 		err = fmt.Errorf("%d of %d entries committed", got, n)
 	}
@@ -339,7 +339,7 @@ func (p *pair) flush(ctx context.Context, t *trial, n int) error {
 		}
 		// C answers before it has done it.
 		return poll(ctx, patience, "the kernel's table to be empty", func() error {
-			left, err := kernelEntries(p.nodes.A)
+			left, err := p.nodes.A.Held()
 			if err == nil && left > 0 {
 				err = fmt.Errorf("%d left", left)
 			}

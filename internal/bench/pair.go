@@ -282,7 +282,7 @@ func (p *pair) cpuTimes() (t [2]time.Duration, err error) {
 // entries is want unless that is negative.
 func (p *pair) inStep(ctx context.Context, timeout time.Duration, want int) error {
 	return poll(ctx, timeout, "in step", func() error {
-		kernel, err := kernelEntries(p.nodes.A)
+		kernel, err := p.nodes.A.Held()
 		if err != nil {
 			return err
 		}
@@ -351,11 +351,11 @@ func flows6(i int, f *flood.Flow) {
 // kernelsInStep is inStep for a receiver without external cache.
 func (p *pair) kernelsInStep(ctx context.Context, timeout time.Duration, want int) error {
 	return poll(ctx, timeout, "kernels in step", func() error {
-		a, err := kernelEntries(p.nodes.A)
+		a, err := p.nodes.A.Held()
 		if err != nil {
 			return err
 		}
-		b, err := kernelEntries(p.nodes.B)
+		b, err := p.nodes.B.Held()
 		if err != nil {
 			return err
 		}

@@ -175,18 +175,6 @@ func parseLinkBytes(text, ifname string) (float64, error) {
 	return rx + tx, nil
 }
 
-// kernelEntries is the kernel's own count of a node's table.
-func kernelEntries(n *nettest.Node) (count int, err error) {
-	err = n.Do(func() error {
-		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-		if err == nil {
-			count, err = strconv.Atoi(strings.TrimSpace(string(text)))
-		}
-		return err
-	})
-	return count, err
-}
-
 // number returns the number behind a label.
 func number(text, label string) (v float64, err error) {
 	_, rest, ok := strings.Cut(text, label)

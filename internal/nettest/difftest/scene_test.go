@@ -217,11 +217,11 @@ func (s *stage) quiet(p *process) {
 	}
 	for i, same, limit := 0, 0, time.Now().Add(patience); same < still; i++ {
 		which := i % len(daemons)
-		now, err := size(s.self)
+		held, err := s.self.Held()
 		ok(s.T, err)
 		text, _, _, err := daemons[which].client("-s", "cache")
 		ok(s.T, err)
-		now += text
+		now := fmt.Sprint(held, text)
 		if same++; now != before[which] {
 			before[which], same = now, 0
 		}
@@ -243,16 +243,6 @@ func (s *stage) connected(p *process) {
 		}
 		return err
 	}))
-}
-
-// size is the number of entries in the kernel's table.
-func size(n *nettest.Node) (count string, err error) {
-	err = n.Do(func() error {
-		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-		count = string(text)
-		return err
-	})
-	return count, err
 }
 
 // snapshot notes the kernel's table.
