@@ -50,11 +50,8 @@ func Background(cfg *confparse.Config) error {
 	}
 	w.Close()
 	if _, err := io.ReadFull(r, make([]byte, 1)); err == nil {
-		if !cfg.Systemd {
-			return nil
-		}
-		if err := tell(new(patient), handOver(cmd.Process.Pid)); err != nil {
-			fmt.Fprintf(os.Stderr, "can't notify the service manager: %v\n", err)
+		if cfg.Systemd {
+			handOver(cmd.Process.Pid)
 		}
 		return nil
 	}
@@ -67,7 +64,11 @@ func Background(cfg *confparse.Config) error {
 // handOver tells the service manager who the daemon is, and that it is ready. By
 // default it listens to the process that it takes for the daemon only, so a word
 // of the next one would be lost if it came first.
-func handOver(pid int) string { return "MAINPID=" + strconv.Itoa(pid) + "\n" + sd.SdNotifyReady }
+func handOver(pid int) {
+	if err := tell(new(patient), "MAINPID="+strconv.Itoa(pid)+"\n"+sd.SdNotifyReady); err != nil {
+		fmt.Fprintf(os.Stderr, "can't notify the service manager: %v\n", err)
+	}
+}
 
 // ownBinary returns the path this process was started by, a link or not: the
 // process takes its name from it. A path that leads to another program, as

@@ -213,8 +213,7 @@ func TestKernelTableFull(t *testing.T) {
 
 	r.OK(r.A.Stop())
 	r.A.Config.ModeLines = []string{"DisableExternalCache on"}
-	r.OK(r.A.Start(t.Context()))
-	r.pids = [2]int{r.A.Proc().PID(), r.B.Proc().PID()}
+	r.startA()
 	some.To -= n
 	r.Must(wa.Create(some))
 	lines = len(r.lines(0))

@@ -14,19 +14,6 @@ import (
 
 const waits = "WaitForInterface on"
 
-// startBoth starts b and then a, and waits for nothing but that they answer.
-func (r *rig) startBoth() {
-	r.Helper()
-	r.OK(r.B.Start(r.Context()))
-	r.startA()
-}
-
-func (r *rig) startA() {
-	r.Helper()
-	r.OK(r.A.Start(r.Context()))
-	r.pids = [2]int{r.A.Proc().PID(), r.B.Proc().PID()}
-}
-
 // link waits until a daemon says this of one of its links.
 func (r *rig) link(d *nettest.Daemon, device, says string) {
 	r.Helper()
@@ -133,7 +120,8 @@ func TestOneLinkComesLate(t *testing.T) {
 				if both {
 					r.OK(first.away(r))
 				}
-				r.startBoth()
+				r.OK(r.B.Start(r.Context()))
+				r.startA()
 				r.link(r.A, secondIf, "status=DOWN role=BACKUP")
 				if !both {
 					r.recovered()

@@ -77,6 +77,13 @@ func (r *rig) start() *rig {
 	return r
 }
 
+// startA starts a, with b running, and waits for nothing but its answer.
+func (r *rig) startA() {
+	r.Helper()
+	r.OK(r.A.Start(r.Context()))
+	r.pids = [2]int{r.A.Proc().PID(), r.B.Proc().PID()}
+}
+
 // inStep waits until kernels and caches are equal, in both directions, and so
 // they are after new flows: what was there before may hide that nothing
 // arrives any more.

@@ -30,8 +30,7 @@ func TestClockBack(t *testing.T) {
 					t.Fatalf("%v have passed: the test shows nothing", passed)
 				}
 				r.OK(r.A.Stop())
-				r.OK(r.A.Start(r.Context()))
-				r.pids[0] = r.A.Proc().PID()
+				r.startA()
 			}
 			r.Must(w.Delete(flood.UDPFlows(60, load.To/2, load.To)))
 			r.recovered()
